@@ -1,0 +1,3 @@
+//! Starts nothing yet.
+
+fn main() {}

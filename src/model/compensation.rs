@@ -1,0 +1,24 @@
+//! How a step is undone, as data that survives a crash.
+
+use serde::{Deserialize, Serialize};
+
+use super::{StorlinkId, VmId, VolumeName};
+
+/// Written to the journal before the step that it undoes. Applying one twice, or one whose step never ran, changes nothing.
+/// Stored as JSON: variants and fields are append-only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compensation {
+    /// Remove a volume that the task was making.
+    DeleteVolume { storlink: StorlinkId, volume: VolumeName },
+    /// Bring a volume back that was set aside.
+    RestoreVolume { storlink: StorlinkId, volume: VolumeName },
+    /// Forward: remove for good a volume that was set aside.
+    PurgeVolume { storlink: StorlinkId, volume: VolumeName },
+    /// Drop the definition of a domain that the task was making.
+    Undefine { vm: VmId },
+    /// Define a domain again as its rows say.
+    Redefine { vm: VmId },
+    /// Pull the plug of a domain that the task was starting.
+    Destroy { vm: VmId },
+}

@@ -1,0 +1,84 @@
+//! What a hypervisor is told about a domain, and what it says of one.
+
+use super::{DiskId, Format, Mac, MiB, Secret, VmId, VolumeSource, words};
+
+/// Everything a hypervisor needs to define a domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainSpec {
+    pub id: VmId,
+    pub vcpus: u32,
+    pub memory: MiB,
+    pub max_memory: MiB,
+    /// By order; the first boots.
+    pub disks: Vec<DiskSpec>,
+    pub nics: Vec<NicSpec>,
+    pub vnc_password: Secret,
+}
+
+/// Whether the host's page cache stands between guest and storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CacheMode {
+    /// O_DIRECT.
+    None,
+    /// Where the file system has no O_DIRECT; the guest's flushes still reach the disk.
+    Writeback,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskSpec {
+    pub id: DiskId,
+    /// The backend makes the target from it: 0 is `vda` or `xvda`.
+    pub order: u32,
+    pub source: VolumeSource,
+    pub format: Format,
+    pub cache: CacheMode,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicSpec {
+    pub mac: Mac,
+    pub link: NicLink,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum NicLink {
+    /// A bridge of the host, by the host's name for it.
+    Bridge(String),
+    /// QEMU's user networking: outward only, no bridge needed.
+    User,
+}
+
+words! {
+    /// The state of a domain, in the native API's words.
+    PowerState {
+        Running = "RUNNING",
+        Paused = "PAUSED",
+        /// Off, ended in order.
+        Shutdown = "SHUTDOWN",
+        /// Off, because it died.
+        Crashed = "CRASHED",
+        /// The hypervisor does not answer.
+        Unknown = "UNKNOWN",
+    }
+}
+
+impl PowerState {
+    /// Whether the domain holds its disks open.
+    pub fn is_active(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainStatus {
+    pub id: VmId,
+    pub state: PowerState,
+    /// Where its screen is; `None` when it is off.
+    pub vnc: Option<VncEndpoint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VncEndpoint {
+    pub host: String,
+    pub port: u16,
+}

@@ -1,0 +1,67 @@
+//! The ground: ids, units, records and states. Does no I/O and knows no other floor but [`crate::error`].
+
+mod clock;
+mod compensation;
+mod disk;
+mod domain;
+mod ids;
+mod nic;
+mod pm;
+mod storlink;
+mod task;
+mod template;
+mod text;
+mod units;
+mod vm;
+mod volume;
+
+pub use clock::{Clock, SystemClock};
+pub use compensation::Compensation;
+pub use disk::{Disk, DiskOwner};
+pub use domain::{CacheMode, DiskSpec, DomainSpec, DomainStatus, NicLink, NicSpec, PowerState, VncEndpoint};
+pub use ids::{DiskId, Ids, NicId, PmId, RandomIds, StorlinkId, TaskId, TemplateId, VmId};
+pub use nic::{Mac, Nic};
+pub use pm::Pm;
+pub use storlink::{Storlink, StorlinkLevel, StorlinkType, Usage};
+pub use task::{Access, Lane, Lock, Resource, Task, TaskKind, TaskState};
+pub use template::{Os, OsArch, Template};
+pub use text::{Name, Secret};
+pub use units::MiB;
+pub use vm::Vm;
+pub use volume::{Format, VolumeFacts, VolumeName, VolumeSource};
+
+/// Declares an enum whose words are stored and sent: `Debian = "DEBIAN"`.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.word())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            /// The error names every word that would do.
+            fn from_str(s: &str) -> Result<Self, String> {
+                match s {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(format!("must be one of {}", [$($word),+].join(", "))),
+                }
+            }
+        }
+    };
+}
+pub(crate) use words;

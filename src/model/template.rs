@@ -1,0 +1,40 @@
+//! A template: disks that VMs are made from.
+
+use chrono::NaiveDateTime;
+
+use super::{PmId, TemplateId, words};
+
+words! {
+    Os {
+        Arch = "ARCH",
+        Centos = "CENTOS",
+        Coreos = "COREOS",
+        Debian = "DEBIAN",
+        Fedora = "FEDORA",
+        Gentoo = "GENTOO",
+        Rhel = "RHEL",
+        Ubuntu = "UBUNTU",
+        Windows = "WINDOWS",
+        Other = "OTHER",
+    }
+}
+
+words! {
+    OsArch {
+        X86 = "X86",
+        X64 = "X64",
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    pub id: TemplateId,
+    pub name: String,
+    pub os: Os,
+    pub os_arch: OsArch,
+    pub desc: String,
+    pub pm: PmId,
+    pub created_at: NaiveDateTime,
+    pub recent_booted_at: Option<NaiveDateTime>,
+    pub updated_at: NaiveDateTime,
+}

@@ -1,0 +1,94 @@
+//! Volumes: images on a storlink. Their names are made here, from uuids only.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::{DiskId, MiB, words};
+
+words! {
+    /// The format of a volume: declared when it is made, never probed.
+    Format {
+        Qcow2 = "qcow2",
+        Raw = "raw",
+    }
+}
+
+/// The name of a volume on its storlink: `<disk uuid>.<format>`, or for a template that was added the bare uuid.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VolumeName(String);
+
+impl VolumeName {
+    pub fn new(disk: DiskId, format: Format) -> Self {
+        Self(format!("{disk}.{format}"))
+    }
+
+    /// For templates that were brought as a file without a suffix.
+    pub fn bare(disk: DiskId) -> Self {
+        Self(disk.to_string())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VolumeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Only what [`VolumeName::new`] and [`VolumeName::bare`] can make.
+impl FromStr for VolumeName {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let (id, format) = match s.split_once('.') {
+            Some((id, format)) => (id, Some(format)),
+            None => (s, None),
+        };
+        let disk: DiskId = id.parse()?;
+        let name = match format {
+            Some(format) => Self::new(disk, format.parse()?),
+            None => Self::bare(disk),
+        };
+        if name.0 == s { Ok(name) } else { Err("is not the name of a volume".to_owned()) }
+    }
+}
+
+impl TryFrom<String> for VolumeName {
+    type Error = String;
+    fn try_from(s: String) -> Result<Self, String> {
+        s.parse()
+    }
+}
+
+impl From<VolumeName> for String {
+    fn from(name: VolumeName) -> Self {
+        name.0
+    }
+}
+
+/// What a domain or a tool is given to open.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum VolumeSource {
+    File(PathBuf),
+}
+
+/// What a volume's own header says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeFacts {
+    pub format: Format,
+    /// What the guest sees, in bytes.
+    pub virtual_bytes: u64,
+    /// What it occupies on the storlink, in bytes.
+    pub allocated_bytes: u64,
+}
+
+impl VolumeFacts {
+    pub fn size(&self) -> MiB {
+        MiB::from_bytes_ceil(self.virtual_bytes)
+    }
+}
