@@ -22,3 +22,4 @@
 pub mod error;
 pub mod escape;
 pub mod model;
+pub mod store;

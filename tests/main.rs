@@ -12,3 +12,5 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod harness;
+mod store;

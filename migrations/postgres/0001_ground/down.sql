@@ -1,0 +1,9 @@
+DROP TABLE journal;
+DROP TABLE locks;
+DROP TABLE tasks;
+DROP TABLE nics;
+DROP TABLE disks;
+DROP TABLE vms;
+DROP TABLE templates;
+DROP TABLE storlinks;
+DROP TABLE pms;

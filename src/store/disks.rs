@@ -1,0 +1,105 @@
+//! Disks of VMs and of templates.
+
+use chrono::NaiveDateTime;
+use diesel::prelude::*;
+
+use super::Conn;
+use super::rows::{from_mib, mib, number, parse};
+use super::schema::disks;
+use crate::error::{Error, Result};
+use crate::model::{Disk, DiskId, DiskOwner, StorlinkId, TemplateId, VmId, VolumeName};
+
+#[derive(Queryable, Insertable)]
+#[diesel(table_name = disks, treat_none_as_default_value = false)]
+struct DiskRow {
+    id: String,
+    vm: Option<String>,
+    template: Option<String>,
+    position: i32,
+    size: i64,
+    format: String,
+    storlink: i32,
+    volume: String,
+    description: Option<String>,
+    created_at: NaiveDateTime,
+}
+
+impl DiskRow {
+    fn of(disk: &Disk) -> Result<Self> {
+        let (vm, template) = match disk.owner {
+            DiskOwner::Vm(id) => (Some(id.to_string()), None),
+            DiskOwner::Template(id) => (None, Some(id.to_string())),
+        };
+        Ok(Self {
+            id: disk.id.to_string(),
+            vm,
+            template,
+            position: number("disks.position", disk.order)?,
+            size: from_mib("disks.size", disk.size)?,
+            format: disk.format.to_string(),
+            storlink: disk.storlink.0,
+            volume: disk.volume.to_string(),
+            description: disk.desc.clone(),
+            created_at: disk.created_at,
+        })
+    }
+
+    fn model(self) -> Result<Disk> {
+        let owner = match (&self.vm, &self.template) {
+            (Some(vm), None) => DiskOwner::Vm(parse("disks.vm", vm)?),
+            (None, Some(template)) => DiskOwner::Template(parse("disks.template", template)?),
+            _ => return Err(Error::internal(format!("disk {} has not exactly one owner", self.id))),
+        };
+        Ok(Disk {
+            id: parse("disks.id", &self.id)?,
+            owner,
+            order: number("disks.position", self.position)?,
+            size: mib("disks.size", self.size)?,
+            format: parse("disks.format", &self.format)?,
+            storlink: StorlinkId(self.storlink),
+            volume: parse("disks.volume", &self.volume)?,
+            desc: self.description,
+            created_at: self.created_at,
+        })
+    }
+}
+
+pub fn find(c: &mut Conn, id: DiskId) -> Result<Option<Disk>> {
+    disks::table.find(id.to_string()).first::<DiskRow>(&mut c.0).optional()?.map(DiskRow::model).transpose()
+}
+
+/// By order.
+pub fn of_vm(c: &mut Conn, id: VmId) -> Result<Vec<Disk>> {
+    let rows = disks::table.filter(disks::vm.eq(id.to_string())).order(disks::position).load::<DiskRow>(&mut c.0)?;
+    rows.into_iter().map(DiskRow::model).collect()
+}
+
+/// By order.
+pub fn of_template(c: &mut Conn, id: TemplateId) -> Result<Vec<Disk>> {
+    let of_it = disks::table.filter(disks::template.eq(id.to_string()));
+    let rows = of_it.order(disks::position).load::<DiskRow>(&mut c.0)?;
+    rows.into_iter().map(DiskRow::model).collect()
+}
+
+/// # Errors
+/// `Exists` if the id, the owner's order or the volume is taken; `InUse` if owner or storlink is not there.
+pub fn insert(c: &mut Conn, disk: &Disk) -> Result<()> {
+    diesel::insert_into(disks::table).values(&DiskRow::of(disk)?).execute(&mut c.0)?;
+    Ok(())
+}
+
+/// Of a VM without disks, nothing.
+pub fn remove_of_vm(c: &mut Conn, id: VmId) -> Result<()> {
+    diesel::delete(disks::table.filter(disks::vm.eq(id.to_string()))).execute(&mut c.0)?;
+    Ok(())
+}
+
+/// The disk that a volume is.
+pub fn holder(c: &mut Conn, storlink: StorlinkId, volume: &VolumeName) -> Result<Option<Disk>> {
+    disks::table
+        .filter(disks::storlink.eq(storlink.0).and(disks::volume.eq(volume.as_str())))
+        .first::<DiskRow>(&mut c.0)
+        .optional()?
+        .map(DiskRow::model)
+        .transpose()
+}

@@ -1,0 +1,87 @@
+//! The journal: what has to be done if a task does not come to its end. An entry is written before the step that it is for.
+
+use diesel::prelude::*;
+
+use super::Conn;
+use super::rows::parse;
+use super::schema::{journal, tasks};
+use crate::error::{Error, Result};
+use crate::model::{Compensation, PmId, TaskId, words};
+
+words! {
+    /// Stored: append-only.
+    Direction {
+        /// Takes a step back.
+        Undo = "undo",
+        /// Finishes what can no longer be taken back.
+        Forward = "forward",
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub seq: i32,
+    pub direction: Direction,
+    pub compensation: Compensation,
+}
+
+type EntryRow = (String, i32, String, String);
+
+/// # Errors
+/// `Exists` if the task has an entry with this `seq`.
+pub fn push(c: &mut Conn, task: TaskId, seq: i32, direction: Direction, what: &Compensation) -> Result<()> {
+    let json = serde_json::to_string(what)
+        .map_err(|e| Error::internal("a compensation cannot be written as JSON").caused_by(e))?;
+    diesel::insert_into(journal::table)
+        .values((
+            journal::task.eq(task.to_string()),
+            journal::seq.eq(seq),
+            journal::direction.eq(direction.word()),
+            journal::compensation.eq(json),
+        ))
+        .execute(&mut c.0)?;
+    Ok(())
+}
+
+/// Of an entry that is not there, nothing.
+pub fn remove(c: &mut Conn, task: TaskId, seq: i32) -> Result<()> {
+    diesel::delete(journal::table.find((task.to_string(), seq))).execute(&mut c.0)?;
+    Ok(())
+}
+
+/// By `seq`.
+pub fn of_task(c: &mut Conn, task: TaskId) -> Result<Vec<Entry>> {
+    let of_it = journal::table.filter(journal::task.eq(task.to_string())).order(journal::seq);
+    of_it.load::<EntryRow>(&mut c.0)?.into_iter().map(|row| entry(row).map(|(_, entry)| entry)).collect()
+}
+
+/// The point of no return: drops what would take the task's steps back, and keeps what finishes them.
+pub fn clear_undo(c: &mut Conn, task: TaskId) -> Result<()> {
+    let undo = journal::task.eq(task.to_string()).and(journal::direction.eq(Direction::Undo.word()));
+    diesel::delete(journal::table.filter(undo)).execute(&mut c.0)?;
+    Ok(())
+}
+
+/// Tasks of this PM, over or not, that still have entries; the oldest first.
+pub fn pending(c: &mut Conn, pm: PmId) -> Result<Vec<TaskId>> {
+    let with_entries = journal::table.select(journal::task);
+    let ids: Vec<String> = tasks::table
+        .filter(tasks::pm.eq(pm.to_string()).and(tasks::id.eq_any(with_entries)))
+        .order((tasks::created_at, tasks::id))
+        .select(tasks::id)
+        .load(&mut c.0)?;
+    ids.iter().map(|id| parse("tasks.id", id)).collect()
+}
+
+/// By task, then `seq`.
+pub fn all(c: &mut Conn) -> Result<Vec<(TaskId, Entry)>> {
+    let rows = journal::table.order((journal::task, journal::seq)).load::<EntryRow>(&mut c.0)?;
+    rows.into_iter().map(entry).collect()
+}
+
+fn entry((task, seq, direction, compensation): EntryRow) -> Result<(TaskId, Entry)> {
+    let compensation = serde_json::from_str(&compensation)
+        .map_err(|e| Error::internal(format!("journal entry {seq} of task {task} cannot be read")).caused_by(e))?;
+    let direction = parse("journal.direction", &direction)?;
+    Ok((parse("journal.task", &task)?, Entry { seq, direction, compensation }))
+}

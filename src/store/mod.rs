@@ -1,0 +1,147 @@
+//! Rows: the only place that knows the database, be it SQLite or Postgres.
+//!
+//! The functions of the table modules take a [`Conn`] and give model types; a row type never leaves this floor. What is
+//! not found is `Ok(None)`; a change of something that is not there is `NotFound`. All of them block, for some seconds at most.
+//!
+//! Laws:
+//! - **Writers are alone.** One write transaction runs at a time in the whole database: SQLite begins it immediately,
+//!   Postgres takes one advisory lock. What a write transaction read therefore still holds when it writes; nothing needs
+//!   a retry, and there are no deadlocks.
+//! - **Readers see one moment** and wait for nobody. A write inside [`Store::read`] fails.
+//! - A store error inside a transaction ends it: return it. Postgres would drop the rest of the transaction, and
+//!   [`Store::write_tx`] then fails rather than lose it silently.
+//! - No effect outside the database inside a transaction, and no transaction inside another.
+
+mod conn;
+pub mod disks;
+mod failure;
+pub mod journal;
+pub mod locks;
+mod migrate;
+pub mod nics;
+pub mod pms;
+mod pool;
+mod rows;
+#[rustfmt::skip]
+mod schema;
+pub mod storlinks;
+pub mod tasks;
+pub mod templates;
+mod url;
+pub mod vms;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use conn::Begin;
+pub use conn::Conn;
+use pool::Pool;
+use url::Place;
+
+use crate::error::{Error, Result};
+
+/// What clients read when the database is away.
+const THE_DATABASE: &str = "the database";
+
+/// Connections at once: for reads, and on Postgres for writes as well.
+const CONNECTIONS: usize = 8;
+
+/// The database. Cloning gives another handle to the same one.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    readers: Pool,
+    /// One connection, so that writers of this process queue here rather than poll SQLite's file lock.
+    writer: Pool,
+    migrated: AtomicBool,
+    generation: AtomicU64,
+}
+
+impl Store {
+    /// `sqlite://PATH` or `postgres://…`. Looks at the URL (and whether the directory of PATH exists) and does not connect.
+    ///
+    /// # Errors
+    /// `Invalid` on `database_url`.
+    pub fn open(url: &str) -> Result<Self> {
+        let place = Arc::new(Place::parse(url).map_err(|why| Error::invalid("database_url", why))?);
+        Ok(Self(Arc::new(Inner {
+            readers: Pool::new(place.clone(), CONNECTIONS),
+            writer: Pool::new(place, 1),
+            migrated: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+        })))
+    }
+
+    /// Brings the tables up to date; may be called again and again. Creates the file of SQLite, for its owner alone.
+    ///
+    /// # Errors
+    /// `Unavailable` while the database does not answer; `Refused` if a newer pengx has migrated it.
+    pub fn migrate(&self) -> Result<()> {
+        migrate::run(self.0.writer.place())?;
+        self.0.migrated.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Runs `f` over one consistent snapshot of all tables.
+    pub fn read<T>(&self, f: impl FnOnce(&mut Conn) -> Result<T>) -> Result<T> {
+        self.transaction(&self.0.readers, Begin::Read, f, || ())
+    }
+
+    /// Runs `f` as the only writer and commits if it is `Ok`; the generation is another one when this returns.
+    pub fn write_tx<T>(&self, f: impl FnOnce(&mut Conn) -> Result<T>) -> Result<T> {
+        // Also after a failed commit: nobody knows whether it took place.
+        self.transaction(&self.0.writer, Begin::Write, f, || {
+            self.0.generation.fetch_add(1, Ordering::AcqRel);
+        })
+    }
+
+    /// As [`Store::write_tx`], for rows that no cached document shows (tasks, locks, journal): the generation stays.
+    pub fn note_tx<T>(&self, f: impl FnOnce(&mut Conn) -> Result<T>) -> Result<T> {
+        self.transaction(&self.0.writer, Begin::Write, f, || ())
+    }
+
+    /// Counts the write transactions. Read it before the snapshot that a cache is filled from, and use the cache only while
+    /// it is `Some` and equal. `None` on Postgres, where others write too.
+    pub fn generation(&self) -> Option<u64> {
+        match self.0.writer.place() {
+            Place::Sqlite(_) => Some(self.0.generation.load(Ordering::Acquire)),
+            Place::Postgres { .. } => None,
+        }
+    }
+
+    fn transaction<T>(
+        &self,
+        pool: &Pool,
+        begin: Begin,
+        f: impl FnOnce(&mut Conn) -> Result<T>,
+        after_commit: impl FnOnce(),
+    ) -> Result<T> {
+        if !self.0.migrated.load(Ordering::Acquire) {
+            return Err(Error::unavailable(THE_DATABASE).context("it has not been migrated yet"));
+        }
+        // Dropped by a panic or an early return, the lease closes its connection, and with it the transaction.
+        let mut lease = pool.begin(begin)?;
+        let result = f(lease.conn()?);
+        let ended = match &result {
+            Ok(_) => {
+                let committed = lease.conn()?.commit();
+                after_commit();
+                committed
+            }
+            Err(_) => lease.conn()?.rollback(),
+        };
+        match (result, ended) {
+            (result, Ok(())) => {
+                lease.give_back();
+                result
+            }
+            (Ok(_), Err(e)) => Err(e),
+            // Not even a rollback: the connection was lost, and the error below is only how that showed.
+            (Err(e), Err(_)) if *e.kind() == crate::error::ErrorKind::Internal => {
+                Err(Error::unavailable(THE_DATABASE).caused_by(e))
+            }
+            (Err(e), Err(_)) => Err(e),
+        }
+    }
+}

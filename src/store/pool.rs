@@ -1,0 +1,121 @@
+//! Connections that are kept open. Bounded; made by the thread that needs one, so a database that is down says so at once
+//! instead of after a time-out, and there are no threads of its own.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::THE_DATABASE;
+use super::conn::{Begin, Conn};
+use super::url::Place;
+use crate::error::{Error, Result};
+
+/// How long a caller waits for another to give a connection back.
+const WAIT: Duration = Duration::from_secs(5);
+
+pub(super) struct Pool {
+    place: Arc<Place>,
+    size: usize,
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The last one given back is the next one taken, so that few are in use when there is little to do.
+    idle: Vec<Conn>,
+    /// Idle, leased or being made.
+    open: usize,
+}
+
+impl Pool {
+    pub(super) fn new(place: Arc<Place>, size: usize) -> Self {
+        Self { place, size, state: Mutex::default(), freed: Condvar::new() }
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// A connection in a transaction. One that died while it was idle (Postgres was restarted) shows here, where nothing has
+    /// been done yet, and is replaced.
+    ///
+    /// # Errors
+    /// `Unavailable` if there is none, within a few seconds.
+    pub(super) fn begin(&self, how: Begin) -> Result<Lease<'_>> {
+        loop {
+            let mut lease = self.take()?;
+            let kept = lease.kept;
+            let conn = lease.conn()?;
+            match conn.begin(how) {
+                Ok(()) if how == Begin::Write => return conn.be_alone().map(|()| lease),
+                Ok(()) => return Ok(lease),
+                Err(_) if kept && conn.is_remote() => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn take(&self) -> Result<Lease<'_>> {
+        let deadline = Instant::now() + WAIT;
+        let mut state = self.state();
+        loop {
+            if let Some(conn) = state.idle.pop() {
+                return Ok(Lease { pool: self, conn: Some(conn), kept: true, healthy: false });
+            }
+            if state.open < self.size {
+                state.open += 1;
+                drop(state);
+                // From here on the lease counts it: if there is no connection, its drop frees the place.
+                let mut lease = Lease { pool: self, conn: None, kept: false, healthy: false };
+                lease.conn = Some(Conn::open(&self.place)?);
+                return Ok(lease);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let why = format!("all {} connections were busy for {} s", self.size, WAIT.as_secs());
+                return Err(Error::unavailable(THE_DATABASE).context(why));
+            }
+            state = self.freed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code of others runs under the lock, so a poisoned one is in order all the same.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection on loan; closed when it is dropped, unless it was given back.
+pub(super) struct Lease<'a> {
+    pool: &'a Pool,
+    conn: Option<Conn>,
+    kept: bool,
+    healthy: bool,
+}
+
+impl Lease<'_> {
+    pub(super) fn conn(&mut self) -> Result<&mut Conn> {
+        self.conn.as_mut().ok_or_else(|| Error::internal("a lease without a connection"))
+    }
+
+    /// Only after the transaction has ended well.
+    pub(super) fn give_back(mut self) {
+        self.healthy = true;
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let conn = self.conn.take();
+        let mut state = self.pool.state();
+        match conn {
+            Some(conn) if self.healthy => state.idle.push(conn),
+            dead => {
+                state.open = state.open.saturating_sub(1);
+                drop(state);
+                drop(dead);
+            }
+        }
+        self.pool.freed.notify_one();
+    }
+}

@@ -1,0 +1,132 @@
+//! The tables as diesel sees them, for both databases; kept by hand. A test compares it with the migrations of both.
+
+diesel::table! {
+    pms (id) {
+        id -> Text,
+        name -> Text,
+        cpu -> Integer,
+        memory -> BigInt,
+        ssh_pubkey -> Nullable<Text>,
+        hypervisor -> Text,
+        heartbeat_at -> Timestamp,
+        created_at -> Timestamp,
+        updated_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    storlinks (id) {
+        id -> Integer,
+        uuid -> Text,
+        pm -> Text,
+        name -> Text,
+        link -> Text,
+        kind -> Text,
+        level -> Text,
+        size -> BigInt,
+        free -> BigInt,
+        description -> Text,
+        shared -> Bool,
+    }
+}
+
+diesel::table! {
+    templates (id) {
+        id -> Text,
+        name -> Text,
+        os -> Text,
+        os_arch -> Text,
+        description -> Text,
+        pm -> Text,
+        created_at -> Timestamp,
+        recent_booted_at -> Nullable<Timestamp>,
+        updated_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    vms (id) {
+        id -> Text,
+        template -> Nullable<Text>,
+        pm -> Text,
+        name -> Text,
+        cpu -> Integer,
+        memory -> BigInt,
+        maxmem -> BigInt,
+        description -> Text,
+        pcivf -> Nullable<Text>,
+        vnc_password -> Text,
+        created_at -> Timestamp,
+        recent_booted_at -> Nullable<Timestamp>,
+        updated_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    disks (id) {
+        id -> Text,
+        vm -> Nullable<Text>,
+        template -> Nullable<Text>,
+        position -> Integer,
+        size -> BigInt,
+        format -> Text,
+        storlink -> Integer,
+        volume -> Text,
+        description -> Nullable<Text>,
+        created_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    nics (id) {
+        id -> Integer,
+        uuid -> Text,
+        vm -> Text,
+        name -> Text,
+        mac -> Text,
+        switch -> Text,
+        ip -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    tasks (id) {
+        id -> Text,
+        kind -> Text,
+        subject -> Text,
+        state -> Text,
+        percent -> Integer,
+        step -> Text,
+        error -> Nullable<Text>,
+        message -> Text,
+        pm -> Text,
+        process -> Text,
+        created_at -> Timestamp,
+        started_at -> Nullable<Timestamp>,
+        ended_at -> Nullable<Timestamp>,
+    }
+}
+
+diesel::table! {
+    locks (resource, task) {
+        resource -> Text,
+        task -> Text,
+        access -> Text,
+    }
+}
+
+diesel::table! {
+    journal (task, seq) {
+        task -> Text,
+        seq -> Integer,
+        direction -> Text,
+        compensation -> Text,
+    }
+}
+
+diesel::joinable!(vms -> templates (template));
+diesel::joinable!(locks -> tasks (task));
+diesel::joinable!(journal -> tasks (task));
+diesel::allow_tables_to_appear_in_same_query!(vms, templates);
+diesel::allow_tables_to_appear_in_same_query!(locks, tasks);
+diesel::allow_tables_to_appear_in_same_query!(journal, tasks);

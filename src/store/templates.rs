@@ -1,0 +1,100 @@
+//! Templates.
+
+use std::collections::HashMap;
+
+use chrono::NaiveDateTime;
+use diesel::prelude::*;
+
+use super::Conn;
+use super::rows::{mib, parse};
+use super::schema::{disks, templates};
+use crate::error::Result;
+use crate::model::{MiB, Template, TemplateId};
+
+/// A template as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateListing {
+    pub template: Template,
+    /// Of all its disks.
+    pub size: MiB,
+}
+
+#[derive(Queryable, Insertable)]
+#[diesel(table_name = templates, treat_none_as_default_value = false)]
+struct TemplateRow {
+    id: String,
+    name: String,
+    os: String,
+    os_arch: String,
+    description: String,
+    pm: String,
+    created_at: NaiveDateTime,
+    recent_booted_at: Option<NaiveDateTime>,
+    updated_at: NaiveDateTime,
+}
+
+impl TemplateRow {
+    fn model(self) -> Result<Template> {
+        Ok(Template {
+            id: parse("templates.id", &self.id)?,
+            name: self.name,
+            os: parse("templates.os", &self.os)?,
+            os_arch: parse("templates.os_arch", &self.os_arch)?,
+            desc: self.description,
+            pm: parse("templates.pm", &self.pm)?,
+            created_at: self.created_at,
+            recent_booted_at: self.recent_booted_at,
+            updated_at: self.updated_at,
+        })
+    }
+}
+
+/// The oldest first.
+pub fn all(c: &mut Conn) -> Result<Vec<Template>> {
+    let rows = templates::table.order((templates::created_at, templates::id)).load::<TemplateRow>(&mut c.0)?;
+    rows.into_iter().map(TemplateRow::model).collect()
+}
+
+pub fn find(c: &mut Conn, id: TemplateId) -> Result<Option<Template>> {
+    let row = templates::table.find(id.to_string()).first::<TemplateRow>(&mut c.0).optional()?;
+    row.map(TemplateRow::model).transpose()
+}
+
+pub fn find_by_name(c: &mut Conn, name: &str) -> Result<Option<Template>> {
+    let row = templates::table.filter(templates::name.eq(name)).first::<TemplateRow>(&mut c.0).optional()?;
+    row.map(TemplateRow::model).transpose()
+}
+
+/// # Errors
+/// `Exists` if the id or the name is taken.
+pub fn insert(c: &mut Conn, template: &Template) -> Result<()> {
+    let row = TemplateRow {
+        id: template.id.to_string(),
+        name: template.name.clone(),
+        os: template.os.to_string(),
+        os_arch: template.os_arch.to_string(),
+        description: template.desc.clone(),
+        pm: template.pm.to_string(),
+        created_at: template.created_at,
+        recent_booted_at: template.recent_booted_at,
+        updated_at: template.updated_at,
+    };
+    diesel::insert_into(templates::table).values(&row).execute(&mut c.0)?;
+    Ok(())
+}
+
+/// All of them, the oldest first, in two queries.
+pub fn listing(c: &mut Conn) -> Result<Vec<TemplateListing>> {
+    let disks: Vec<(Option<String>, i64)> =
+        disks::table.filter(disks::template.is_not_null()).select((disks::template, disks::size)).load(&mut c.0)?;
+    let mut sizes: HashMap<TemplateId, MiB> = HashMap::new();
+    for (template, size) in disks {
+        let sum = sizes.entry(parse("disks.template", &template.unwrap_or_default())?).or_default();
+        *sum = *sum + mib("disks.size", size)?;
+    }
+    let listed = |template: Template| {
+        let size = sizes.get(&template.id).copied().unwrap_or_default();
+        TemplateListing { template, size }
+    };
+    Ok(all(c)?.into_iter().map(listed).collect())
+}
