@@ -21,5 +21,7 @@
 
 pub mod error;
 pub mod escape;
+pub mod exec;
 pub mod model;
+pub mod storage;
 pub mod store;

@@ -12,5 +12,6 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod backends;
 mod harness;
 mod store;

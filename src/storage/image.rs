@@ -1,0 +1,152 @@
+//! qemu-img, as a few verbs on files.
+//!
+//! Law: every image is opened in the format that was declared and as exactly the file that was named: nothing is probed,
+//! no backing file is followed, and no name can be read as a protocol.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Control;
+use crate::exec::{Command, ExecError, Limits, Runner, Watch};
+use crate::model::{CacheMode, Format, MiB};
+
+/// For what only touches metadata.
+const QUICK: Duration = Duration::from_secs(60);
+/// The slowest storage on which a copy is still worth waiting for, in bytes a second.
+const SLOWEST: u64 = 4 << 20;
+/// Enough for the largest tables that a header may announce, and for the copying threads.
+const ADDRESS_SPACE: u64 = 8 << 30;
+
+/// An image file; the path is absolute.
+#[derive(Debug, Clone, Copy)]
+pub struct Image<'a> {
+    pub path: &'a Path,
+    pub format: Format,
+}
+
+/// Makes an empty image in the file, which may exist; at most a minute.
+pub fn create(runner: &dyn Runner, image: Image<'_>, size: MiB, control: &Control<'_>) -> Result<(), ExecError> {
+    let mut command = Command::new("qemu-img", QUICK).args(["create", "-q", "-f", image.format.word()]);
+    command = command.args(options(image.format));
+    command = command.arg("--").arg(filename(image.path)).arg(size.bytes().to_string());
+    run(runner, &command.limits(limits(size.bytes())), control)
+}
+
+/// Makes `to` a full, self-contained copy of `from`, whose guest sees `virtual_bytes`; zeros stay sparse.
+///
+/// Ends with an error if it stands still, or after a time that even slow storage keeps. The data is on the disk when it
+/// returns: with `cache` none it goes there directly (also the fastest: 1.2 GiB took 0.7 s where going through the page
+/// cache took 0.9 to 3.5 s), with writeback by the flush at the end. qemu-img's own default flushes nothing.
+pub fn convert(
+    runner: &dyn Runner,
+    from: Image<'_>,
+    to: Image<'_>,
+    virtual_bytes: u64,
+    cache: CacheMode,
+    control: &Control<'_>,
+) -> Result<(), ExecError> {
+    let seconds = Duration::from_secs(virtual_bytes / SLOWEST);
+    let cache = match cache {
+        CacheMode::None => "none",
+        CacheMode::Writeback => "writeback",
+    };
+    let command = Command::new("qemu-img", Duration::from_secs(3600) + seconds)
+        // It reports each percent; the rest is for the flush at the end.
+        .stall(Duration::from_secs(600) + seconds / 100)
+        .args(["convert", "-p", "-t", cache, "-O", to.format.word()])
+        .args(options(to.format))
+        .arg("--")
+        .arg(closed(from))
+        .arg(filename(to.path));
+    run(runner, &command.limits(limits(virtual_bytes)), control)
+}
+
+/// Grows the image; a smaller size is refused. At most a minute.
+pub fn grow(runner: &dyn Runner, image: Image<'_>, size: MiB, control: &Control<'_>) -> Result<(), ExecError> {
+    let command = Command::new("qemu-img", QUICK)
+        .args(["resize", "-q", "-f", image.format.word(), "--"])
+        .arg(filename(image.path))
+        .arg(size.bytes().to_string());
+    run(runner, &command.limits(limits(size.bytes())), control)
+}
+
+fn run(runner: &dyn Runner, command: &Command, control: &Control<'_>) -> Result<(), ExecError> {
+    let mut line = |line: &str| {
+        if let Some(percent) = percent(line) {
+            (control.progress)(percent);
+        }
+    };
+    runner.run(command, &mut Watch { cancel: control.cancel, line: &mut line }).map(|_| ())
+}
+
+/// What is fixed about new images, whatever the defaults of the tool are.
+fn options(format: Format) -> &'static [&'static str] {
+    match format {
+        Format::Qcow2 => &["-o", "compat=1.1,lazy_refcounts=off"],
+        Format::Raw => &[],
+    }
+}
+
+/// A name that is a file, even if its path looks like a protocol.
+fn filename(path: &Path) -> OsString {
+    let mut name = OsString::from("file:");
+    name.push(path);
+    name
+}
+
+/// An image to read, with nothing behind it. Links are text, so a path that is not cannot be one of ours: it is not found.
+fn closed(image: Image<'_>) -> String {
+    let file = json!({"driver": "file", "filename": image.path.to_string_lossy()});
+    let node = match image.format {
+        Format::Qcow2 => json!({"driver": "qcow2", "backing": null, "file": file}),
+        Format::Raw => json!({"driver": "raw", "file": file}),
+    };
+    format!("json:{node}")
+}
+
+/// A file may become as large as the disk, and the tables of qcow2 in all formats of its clusters are below a 64th.
+fn limits(virtual_bytes: u64) -> Limits {
+    let file_bytes = virtual_bytes.saturating_add(virtual_bytes / 64).saturating_add(64 << 20);
+    Limits { address_space_bytes: Some(ADDRESS_SPACE), cpu_secs: None, file_bytes: Some(file_bytes) }
+}
+
+/// `    (12.34/100%)`, whole percents.
+fn percent(line: &str) -> Option<u32> {
+    let number = line.trim().strip_prefix('(')?.strip_suffix("/100%)")?;
+    let whole = number.split_once('.').map_or(number, |(whole, _)| whole);
+    whole.parse().ok().filter(|percent| *percent <= 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percents_are_read_as_qemu_img_writes_them() {
+        for (line, want) in [
+            ("    (0.00/100%)", Some(0)),
+            ("    (12.34/100%)", Some(12)),
+            ("    (100.00/100%)", Some(100)),
+            ("(7/100%)", Some(7)),
+            ("", None),
+            ("    (100.01%)", None),
+            ("(101.00/100%)", None),
+            ("(-1.00/100%)", None),
+            ("Image resized.", None),
+        ] {
+            assert_eq!(percent(line), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn names_cannot_be_read_as_anything_but_files() {
+        assert_eq!(filename(Path::new("/a/nbd:x,y=z")), "file:/a/nbd:x,y=z");
+        let raw = Image { path: Path::new("/a/\"b\",c"), format: Format::Raw };
+        assert_eq!(closed(raw), r#"json:{"driver":"raw","file":{"driver":"file","filename":"/a/\"b\",c"}}"#);
+        let qcow2 = Image { path: Path::new("/a"), format: Format::Qcow2 };
+        assert!(closed(qcow2).contains(r#""backing":null"#));
+    }
+}

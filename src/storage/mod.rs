@@ -1,0 +1,104 @@
+//! What a storlink can do. A volume is named by the rows, never found by scanning; formats are declared, never probed.
+//! Every call blocks, and ends within a deadline.
+
+mod beneath;
+pub mod dir;
+pub mod header;
+pub mod image;
+mod patience;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::exec::Runner;
+use crate::model::{
+    CacheMode, Format, MiB, Storlink, StorlinkLevel, StorlinkType, Usage, VolumeFacts, VolumeName, VolumeSource,
+};
+
+/// One storlink.
+///
+/// Laws, held by one test suite over every driver: `create` makes the whole volume or leaves nothing under its name;
+/// `remove`, `set_aside`, `restore` and `purge` may be repeated; nothing outside the storlink is ever opened or removed.
+pub trait VolumeDriver: Send + Sync {
+    fn info(&self) -> &DriverInfo;
+
+    /// The link exists and is usable; else the error says what is wrong with it.
+    fn check(&self) -> Result<()>;
+
+    /// Read now, never cached.
+    fn usage(&self) -> Result<Usage>;
+
+    /// Makes a volume under a name that is free. On an error, or if the process dies, at most the unfinished volume is
+    /// left, which [`VolumeDriver::remove`] clears.
+    fn create(&self, volume: &VolumeName, make: &NewVolume, control: &Control<'_>) -> Result<()>;
+
+    /// Finished, unfinished or set aside; absent is success.
+    fn remove(&self, volume: &VolumeName) -> Result<()>;
+
+    /// Takes a volume out of sight, so that it can come back; absent is success.
+    fn set_aside(&self, volume: &VolumeName) -> Result<()>;
+
+    /// Brings back what was set aside; nothing to bring back is success.
+    fn restore(&self, volume: &VolumeName) -> Result<()>;
+
+    /// Removes for good what was set aside; absent is success.
+    fn purge(&self, volume: &VolumeName) -> Result<()>;
+
+    /// Whether the volume is there.
+    fn exists(&self, volume: &VolumeName) -> Result<bool>;
+
+    /// Reads the volume's own header and refuses what could lead anywhere else: backing files, external data files,
+    /// unknown features, absurd sizes, another format than the declared one.
+    fn probe(&self, volume: &VolumeName, declared: Format) -> Result<VolumeFacts>;
+
+    /// Every volume by its proper name, set-aside and unfinished ones not among them.
+    fn list(&self) -> Result<Vec<VolumeName>>;
+
+    /// What a domain is given.
+    fn source(&self, volume: &VolumeName) -> Result<VolumeSource>;
+
+    /// How a domain should open its volumes here.
+    fn cache_mode(&self) -> Result<CacheMode>;
+}
+
+/// What a driver can do, as data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DriverInfo {
+    pub formats: &'static [Format],
+    /// Format of a disk for which none was asked.
+    pub default_format: Format,
+}
+
+/// A volume to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewVolume {
+    pub format: Format,
+    /// At least as large as what it is copied from.
+    pub size: MiB,
+    /// The content: a full copy of this volume, or nothing but zeros.
+    pub copy_of: Option<(VolumeSource, Format)>,
+}
+
+/// How the one who asked follows and stops a long call.
+pub struct Control<'a> {
+    /// Set from another thread: the call ends soon, with `Cancelled`.
+    pub cancel: &'a AtomicBool,
+    /// Percent of this call.
+    pub progress: &'a (dyn Fn(u32) + Sync),
+}
+
+/// The driver of a storlink. Touches no storage; [`VolumeDriver::check`] does.
+pub fn open(storlink: &Storlink, runner: Arc<dyn Runner>) -> Result<Box<dyn VolumeDriver>> {
+    use StorlinkType::{FibreChannel, Iscsi, Local, Nfs};
+    match (storlink.level, storlink.kind) {
+        (StorlinkLevel::File, Local | Nfs | FibreChannel | Iscsi) => {
+            Ok(Box::new(dir::DirDriver::open(Path::new(&storlink.link), runner)))
+        }
+        (level, kind) => Err(Error::new(ErrorKind::Unsupported {
+            what: format!("hold volumes; use type LO, NFS, FC or ISC with level {}", StorlinkLevel::File),
+            by: format!("a storlink of type {kind} and level {level}"),
+        })),
+    }
+}

@@ -1,0 +1,3 @@
+//! The laws of the two backend traits, over every implementation.
+
+mod volumes;
