@@ -22,6 +22,7 @@
 pub mod error;
 pub mod escape;
 pub mod exec;
+pub mod hypervisor;
 pub mod model;
 pub mod storage;
 pub mod store;

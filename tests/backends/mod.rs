@@ -1,3 +1,4 @@
 //! The laws of the two backend traits, over every implementation.
 
+mod hypervisor;
 mod volumes;

@@ -1,0 +1,391 @@
+//! A complete hypervisor in memory: the backend of demonstrations and of most tests. It obeys the laws of the trait and
+//! refuses what libvirt refuses; its guests do what they are asked at once.
+//!
+//! [`FakeHypervisor`] is a handle: clones share one world, so a test can take the server down and up around it.
+
+mod faults;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use self::faults::Faults;
+use super::{Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{DomainSpec, DomainStatus, Format, MiB, NicLink, PowerState, VmId, VncEndpoint, VolumeSource};
+
+pub use self::faults::Answer;
+
+const FIRST_SCREEN: u16 = 5900;
+
+#[derive(Clone)]
+pub struct FakeHypervisor {
+    world: Arc<World>,
+}
+
+struct World {
+    state: Mutex<State>,
+    listeners: Mutex<Vec<Changed>>,
+    faults: Faults,
+}
+
+struct State {
+    domains: BTreeMap<VmId, Domain>,
+    bridges: Vec<String>,
+    screens: u16,
+}
+
+struct Domain {
+    spec: DomainSpec,
+    /// `None` when off.
+    run: Option<Run>,
+    /// How the last run ended.
+    ended: PowerState,
+    /// The guest does not obey.
+    deaf: bool,
+}
+
+struct Run {
+    paused: bool,
+    screen: u16,
+    /// The files that it opened at its start, whatever was defined since.
+    files: Vec<PathBuf>,
+}
+
+impl Default for FakeHypervisor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What tests do to it. Nothing here counts as a call.
+impl FakeHypervisor {
+    pub fn new() -> Self {
+        let state = State {
+            domains: BTreeMap::new(),
+            bridges: ["xenbr0", "xenbr1", "virbr0"].map(str::to_owned).to_vec(),
+            screens: 0,
+        };
+        let world = World { state: Mutex::new(state), listeners: Mutex::default(), faults: Faults::default() };
+        Self { world: Arc::new(world) }
+    }
+
+    /// The next call of `verb` fails; may be given several times.
+    pub fn fail_next(&self, verb: Verb, answer: Answer) {
+        self.world.faults.fail_next(verb, answer);
+    }
+
+    /// Every call of `verb` fails until [`FakeHypervisor::heal`].
+    pub fn fail_every(&self, verb: Verb, answer: Answer) {
+        self.world.faults.fail_every(verb, answer);
+    }
+
+    /// The `n`-th effect from now fails, of whatever verb; 1 is the next.
+    pub fn fail_effect(&self, n: u64, answer: Answer) {
+        self.world.faults.fail_effect(n, answer);
+    }
+
+    /// `false`: everything is `Unavailable` until `true`. Listeners hear of both.
+    pub fn set_reachable(&self, reachable: bool) {
+        self.world.faults.set_reachable(reachable);
+        self.world.changed();
+    }
+
+    /// Calls of `verb` wait until released, a minute at most.
+    pub fn hold(&self, verb: Verb) {
+        self.world.faults.hold(verb);
+    }
+
+    pub fn release(&self, verb: Verb) {
+        self.world.faults.release(verb);
+    }
+
+    /// Whether so many calls of `verb` were waiting at once before `within` was over.
+    pub fn wait_held(&self, verb: Verb, count: usize, within: Duration) -> bool {
+        self.world.faults.wait_held(verb, count, within)
+    }
+
+    /// No fault, no gate, reachable.
+    pub fn heal(&self) {
+        self.world.faults.heal();
+    }
+
+    /// How often `verb` was called, refused or not.
+    pub fn calls(&self, verb: Verb) -> u64 {
+        self.world.faults.calls(verb)
+    }
+
+    pub fn all_calls(&self) -> u64 {
+        self.world.faults.all_calls()
+    }
+
+    /// Calls that change something and that reached the hypervisor.
+    pub fn effects(&self) -> u64 {
+        self.world.faults.effects()
+    }
+
+    /// The guest hears nothing: neither shutdown nor reboot. False when there is no such domain.
+    pub fn set_deaf(&self, id: VmId, deaf: bool) -> bool {
+        let mut state = self.world.lock();
+        state.domains.get_mut(&id).map(|domain| domain.deaf = deaf).is_some()
+    }
+
+    /// The domain dies of itself. False when it does not run.
+    pub fn crash(&self, id: VmId) -> bool {
+        self.end(id, PowerState::Crashed)
+    }
+
+    /// The guest switches itself off. False when it does not run.
+    pub fn power_off_inside(&self, id: VmId) -> bool {
+        self.end(id, PowerState::Shutdown)
+    }
+
+    fn end(&self, id: VmId, how: PowerState) -> bool {
+        let ended = self.world.lock().domains.get_mut(&id).is_some_and(|domain| domain.end(how));
+        self.world.changed();
+        ended
+    }
+
+    /// The bridges of the host.
+    pub fn set_bridges(&self, names: &[&str]) {
+        self.world.lock().bridges = names.iter().map(|&name| name.to_owned()).collect();
+    }
+
+    /// Everything that is defined, by id.
+    pub fn definitions(&self) -> Vec<DomainSpec> {
+        self.world.lock().domains.values().map(|domain| domain.spec.clone()).collect()
+    }
+
+    /// Every state, by id.
+    pub fn states(&self) -> Vec<(VmId, PowerState)> {
+        self.world.lock().domains.iter().map(|(id, domain)| (*id, domain.state())).collect()
+    }
+}
+
+impl World {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The listeners are called without any lock: they may ask.
+    fn changed(&self) {
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for changed in listeners {
+            changed();
+        }
+    }
+
+    fn read<T>(&self, verb: Verb, read: impl FnOnce(&State) -> T) -> Result<T> {
+        let lost = self.faults.enter(verb)?;
+        let value = read(&self.lock());
+        lost.map_or(Ok(value), |kind| Err(Error::new(kind)))
+    }
+
+    fn effect(&self, verb: Verb, effect: impl FnOnce(&mut State) -> Result<()>) -> Result<()> {
+        let lost = self.faults.enter(verb)?;
+        effect(&mut self.lock())?;
+        self.changed();
+        lost.map_or(Ok(()), |kind| Err(Error::new(kind)))
+    }
+}
+
+impl State {
+    fn domain(&mut self, id: VmId) -> Result<&mut Domain> {
+        self.domains.get_mut(&id).ok_or_else(|| Error::not_found("vm", id))
+    }
+
+    /// The run of a domain, paused or not; else the refusal of `verb`.
+    fn run(&mut self, id: VmId, verb: Verb) -> Result<&mut Run> {
+        let domain = self.domain(id)?;
+        let refusal = verb.wrong_state(id, domain.state());
+        domain.run.as_mut().ok_or(refusal)
+    }
+
+    /// A domain whose guest can be asked something; else the refusal of `verb`.
+    fn listening(&mut self, id: VmId, verb: Verb) -> Result<&mut Domain> {
+        let domain = self.domain(id)?;
+        match domain.state() {
+            PowerState::Running => Ok(domain),
+            other => Err(verb.wrong_state(id, other)),
+        }
+    }
+
+    /// What a start would open, or why it cannot.
+    fn openable(&self, id: VmId, spec: &DomainSpec) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for disk in &spec.disks {
+            let VolumeSource::File(file) = &disk.source;
+            if !file.exists() {
+                return Err(refused(format!(
+                    "Cannot access storage file '{}': No such file or directory",
+                    file.display()
+                )));
+            }
+            let held = |(other, domain): (&VmId, &Domain)| {
+                *other != id && domain.run.as_ref().is_some_and(|run| run.files.contains(file))
+            };
+            if self.domains.iter().any(held) {
+                return Err(refused(format!("Is another process using the image [{}]?", file.display())));
+            }
+            files.push(file.clone());
+        }
+        for nic in &spec.nics {
+            match &nic.link {
+                NicLink::Bridge(name) if !self.bridges.contains(name) => {
+                    return Err(refused(format!("Cannot get interface MTU on '{name}': No such device")));
+                }
+                NicLink::Bridge(_) | NicLink::User => {}
+            }
+        }
+        Ok(files)
+    }
+
+    fn start(&mut self, id: VmId, how: Start) -> Result<()> {
+        let domain = self.domains.get(&id).ok_or_else(|| Error::not_found("vm", id))?;
+        if domain.run.is_some() {
+            return Err(Verb::Start.wrong_state(id, domain.state()));
+        }
+        let files = self.openable(id, &domain.spec)?;
+        let screen = FIRST_SCREEN.saturating_add(self.screens);
+        self.screens = self.screens.wrapping_add(1) % 1000;
+        self.domain(id)?.run = Some(Run { paused: how == Start::Paused, screen, files });
+        Ok(())
+    }
+}
+
+impl Domain {
+    fn state(&self) -> PowerState {
+        match &self.run {
+            Some(Run { paused: true, .. }) => PowerState::Paused,
+            Some(_) => PowerState::Running,
+            None => self.ended,
+        }
+    }
+
+    fn status(&self) -> DomainStatus {
+        let vnc = self.run.as_ref().map(|run| VncEndpoint { host: "127.0.0.1".to_owned(), port: run.screen });
+        DomainStatus { id: self.spec.id, state: self.state(), vnc }
+    }
+
+    fn end(&mut self, how: PowerState) -> bool {
+        let ended = self.run.take().is_some();
+        if ended {
+            self.ended = how;
+        }
+        ended
+    }
+}
+
+impl Hypervisor for FakeHypervisor {
+    fn kind(&self) -> &'static str {
+        "fake"
+    }
+
+    fn info(&self) -> Result<HypervisorInfo> {
+        self.world.read(Verb::Info, |_| HypervisorInfo {
+            version: "fake hypervisor in memory".to_owned(),
+            cpus: 16,
+            memory: MiB(64 << 10),
+        })
+    }
+
+    fn capabilities(&self, _spec: &DomainSpec) -> Capabilities {
+        Capabilities {
+            formats: &[Format::Qcow2, Format::Raw],
+            max_vcpus: 255,
+            max_disks: 64,
+            max_nics: 32,
+            user_network: true,
+            pause: true,
+            mac_prefix: [0x00, 0x16, 0x3e],
+        }
+    }
+
+    fn domains(&self) -> Result<Vec<DomainStatus>> {
+        self.world.read(Verb::Domains, |state| state.domains.values().map(Domain::status).collect())
+    }
+
+    fn domain(&self, id: VmId) -> Result<Option<DomainStatus>> {
+        self.world.read(Verb::Domain, |state| state.domains.get(&id).map(Domain::status))
+    }
+
+    fn define(&self, spec: &DomainSpec) -> Result<()> {
+        self.world.effect(Verb::Define, |state| {
+            match state.domains.get_mut(&spec.id) {
+                Some(domain) => domain.spec = spec.clone(),
+                None => {
+                    let domain = Domain { spec: spec.clone(), run: None, ended: PowerState::Shutdown, deaf: false };
+                    state.domains.insert(spec.id, domain);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn undefine(&self, id: VmId) -> Result<()> {
+        self.world.effect(Verb::Undefine, |state| match state.domains.get(&id) {
+            Some(domain) if domain.run.is_some() => Err(Verb::Undefine.wrong_state(id, domain.state())),
+            _ => {
+                state.domains.remove(&id);
+                Ok(())
+            }
+        })
+    }
+
+    fn start(&self, id: VmId, how: Start) -> Result<()> {
+        self.world.effect(Verb::Start, |state| state.start(id, how))
+    }
+
+    fn request_shutdown(&self, id: VmId) -> Result<()> {
+        self.world.effect(Verb::RequestShutdown, |state| {
+            let domain = state.listening(id, Verb::RequestShutdown)?;
+            if !domain.deaf {
+                domain.end(PowerState::Shutdown);
+            }
+            Ok(())
+        })
+    }
+
+    fn request_reboot(&self, id: VmId) -> Result<()> {
+        self.world.effect(Verb::RequestReboot, |state| state.listening(id, Verb::RequestReboot).map(drop))
+    }
+
+    fn destroy(&self, id: VmId) -> Result<()> {
+        self.world.effect(Verb::Destroy, |state| {
+            if let Some(domain) = state.domains.get_mut(&id) {
+                domain.end(PowerState::Shutdown);
+            }
+            Ok(())
+        })
+    }
+
+    fn pause(&self, id: VmId) -> Result<()> {
+        self.world.effect(Verb::Pause, |state| {
+            state.run(id, Verb::Pause)?.paused = true;
+            Ok(())
+        })
+    }
+
+    fn unpause(&self, id: VmId) -> Result<()> {
+        self.world.effect(Verb::Unpause, |state| match state.run(id, Verb::Unpause)? {
+            run @ Run { paused: true, .. } => {
+                run.paused = false;
+                Ok(())
+            }
+            Run { .. } => Err(Verb::Unpause.wrong_state(id, PowerState::Running)),
+        })
+    }
+
+    fn watch(&self, changed: Changed) {
+        self.world.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(changed);
+    }
+
+    fn has_bridge(&self, name: &str) -> Result<bool> {
+        self.world.read(Verb::HasBridge, |state| state.bridges.iter().any(|bridge| bridge == name))
+    }
+}
+
+fn refused(why: String) -> Error {
+    Error::new(ErrorKind::Refused { by: "the fake hypervisor".to_owned(), why })
+}

@@ -1,0 +1,191 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::model::{DiskSpec, Format, MiB, NicSpec, Secret};
+
+fn spec() -> DomainSpec {
+    DomainSpec {
+        id: "5f1d3e0a-9f5c-4f43-8b6e-1d1f6a3f2a10".parse().unwrap(),
+        vcpus: 2,
+        memory: MiB(512),
+        max_memory: MiB(1024),
+        disks: Vec::new(),
+        nics: Vec::new(),
+        vnc_password: Secret::new("s3cret".to_owned()),
+    }
+}
+
+fn disk(order: u32, file: &str, format: Format, cache: CacheMode) -> DiskSpec {
+    let id = format!("0c0ffee0-1111-4222-8333-44445555666{}", order % 10).parse().unwrap();
+    DiskSpec { id, order, source: VolumeSource::File(PathBuf::from(file)), format, cache }
+}
+
+/// The document around its devices.
+fn document(domain_type: &str, cpu: &str, devices: &str) -> String {
+    format!(
+        "<domain type='{domain_type}'>
+  <name>pengx-5f1d3e0a-9f5c-4f43-8b6e-1d1f6a3f2a10</name>
+  <uuid>5f1d3e0a-9f5c-4f43-8b6e-1d1f6a3f2a10</uuid>
+  <memory unit='MiB'>1024</memory>
+  <currentMemory unit='MiB'>512</currentMemory>
+  <vcpu>2</vcpu>
+  <os>
+    <type arch='x86_64' machine='pc'>hvm</type>
+    <boot dev='hd'/>
+  </os>
+  <features>
+    <acpi/>
+    <apic/>
+  </features>
+  <cpu mode='{cpu}'/>
+  <clock offset='utc'/>
+  <on_poweroff>destroy</on_poweroff>
+  <on_reboot>restart</on_reboot>
+  <on_crash>destroy</on_crash>
+  <devices>{devices}
+    <serial type='pty'/>
+    <console type='pty'/>
+    <channel type='unix'>
+      <target type='virtio' name='org.qemu.guest_agent.0'/>
+    </channel>
+    <graphics type='vnc' port='-1' autoport='yes' passwd='s3cret'>
+      <listen type='address' address='127.0.0.1'/>
+    </graphics>
+    <video>
+      <model type='vga'/>
+    </video>
+    <memballoon model='virtio'/>
+    <rng model='virtio'>
+      <backend model='random'>/dev/urandom</backend>
+    </rng>
+  </devices>
+</domain>"
+    )
+}
+
+#[test]
+fn whole_documents() {
+    assert_eq!(write(&spec(), false).unwrap(), document("qemu", "maximum", ""));
+    assert_eq!(write(&spec(), true).unwrap(), document("kvm", "host-passthrough", ""));
+
+    let mut full = spec();
+    full.disks = vec![
+        disk(1, "/s/two.raw", Format::Raw, CacheMode::Writeback),
+        disk(0, "/s/one.qcow2", Format::Qcow2, CacheMode::None),
+    ];
+    full.nics = vec![
+        NicSpec { mac: "52:54:00:00:00:01".parse().unwrap(), link: NicLink::Bridge("br0".to_owned()) },
+        NicSpec { mac: "52:54:00:00:00:02".parse().unwrap(), link: NicLink::User },
+    ];
+    let devices = "
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2' cache='none' discard='unmap'/>
+      <source file='/s/one.qcow2'/>
+      <backingStore/>
+      <target dev='vda' bus='virtio'/>
+      <serial>0c0ffee0111142228333</serial>
+    </disk>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw' cache='writeback' discard='unmap'/>
+      <source file='/s/two.raw'/>
+      <backingStore/>
+      <target dev='vdb' bus='virtio'/>
+      <serial>0c0ffee0111142228333</serial>
+    </disk>
+    <interface type='bridge'>
+      <mac address='52:54:00:00:00:01'/>
+      <source bridge='br0'/>
+      <model type='virtio'/>
+    </interface>
+    <interface type='user'>
+      <mac address='52:54:00:00:00:02'/>
+      <model type='virtio'/>
+    </interface>";
+    assert_eq!(write(&full, false).unwrap(), document("qemu", "maximum", devices));
+}
+
+/// The values of an attribute, in the order of the document, as a reader of XML sees them.
+fn values(document: &str, element: &str, attribute: &str) -> Vec<String> {
+    let mut reader = Reader::from_str(document);
+    let mut found = Vec::new();
+    loop {
+        match reader.read_event().unwrap() {
+            Event::Start(tag) | Event::Empty(tag) if tag.name().as_ref() == element => {
+                if let Some(value) = tag.try_get_attribute(attribute).unwrap() {
+                    found.push(value.normalized_value(quick_xml::XmlVersion::Implicit1_0).unwrap().into_owned());
+                }
+            }
+            Event::Eof => return found,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn every_text_reads_back_as_it_was() {
+    let nasty = "/s/a'b\"c<d>&e]]>&amp; ü.qcow2";
+    let mut spec = spec();
+    spec.disks = vec![disk(0, nasty, Format::Qcow2, CacheMode::None)];
+    let link = NicLink::Bridge("b'/><x y='&".to_owned());
+    spec.nics = vec![NicSpec { mac: "52:54:00:00:00:01".parse().unwrap(), link }];
+    spec.vnc_password = Secret::new("'\"<&>".to_owned());
+    let document = write(&spec, false).unwrap();
+    assert_eq!(values(&document, "source", "file"), [nasty]);
+    assert_eq!(values(&document, "source", "bridge"), ["b'/><x y='&"]);
+    assert_eq!(values(&document, "graphics", "passwd"), ["'\"<&>"]);
+    assert!(values(&document, "x", "y").is_empty());
+}
+
+#[test]
+fn what_xml_or_vnc_cannot_say_is_refused() {
+    for file in ["/s/a\nb", "/s/a\u{1}", "/s/a\0b", "/s/\u{ffff}"] {
+        let mut spec = spec();
+        spec.disks = vec![disk(0, file, Format::Raw, CacheMode::None)];
+        assert_eq!(write(&spec, false).unwrap_err().kind().name(), "invalid", "{file:?}");
+    }
+    for (password, fits) in [("12345678", true), ("123456789", false), ("éééé", true), ("ééééé", false)] {
+        let mut spec = spec();
+        spec.vnc_password = Secret::new(password.to_owned());
+        assert_eq!(write(&spec, false).is_ok(), fits, "{password}");
+    }
+}
+
+#[test]
+fn targets_go_on_after_z() {
+    for (order, name) in [
+        (0, "vda"),
+        (1, "vdb"),
+        (25, "vdz"),
+        (26, "vdaa"),
+        (27, "vdab"),
+        (51, "vdaz"),
+        (52, "vdba"),
+        (701, "vdzz"),
+        (702, "vdaaa"),
+    ] {
+        assert_eq!(target(order), name, "{order}");
+    }
+    assert!(target(u32::MAX).len() > 3);
+}
+
+#[test]
+fn a_screen_is_read_from_the_document_of_a_running_domain() {
+    let at = |host: &str, port| Screen::At(VncEndpoint { host: host.to_owned(), port });
+    for (devices, screen) in [
+        ("", Screen::None),
+        ("<graphics type='vnc' port='5901' autoport='yes' listen='127.0.0.1'/>", at("127.0.0.1", 5901)),
+        ("<graphics type='vnc' port='5901'><listen type='address' address='::1'/></graphics>", at("127.0.0.1", 5901)),
+        ("<graphics port=\"5902\" listen=\"::1\" type=\"vnc\"></graphics>", at("::1", 5902)),
+        ("<graphics type='vnc' port='-1' autoport='yes'/>", Screen::NotYet),
+        ("<graphics type='vnc' port='70000'/>", Screen::NotYet),
+        ("<graphics type='vnc' socket='/s'/>", Screen::None),
+        ("<graphics type='spice' port='5900'/>", Screen::None),
+        ("<graphics type='spice' port='5900'/><graphics type='vnc' port='5903'/>", at("127.0.0.1", 5903)),
+        ("<disk><graphics type='vnc' port='1'/></disk>", Screen::None),
+    ] {
+        let metadata = "<metadata><a><graphics type='vnc' port='1'/></a></metadata>";
+        let document = format!("<domain type='qemu' id='1'>{metadata}<devices>{devices}</devices></domain>");
+        assert_eq!(super::screen(&document).unwrap(), screen, "{devices}");
+    }
+    assert!(super::screen("<domain><devices></domain>").is_err());
+}

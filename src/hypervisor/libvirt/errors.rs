@@ -1,0 +1,200 @@
+//! libvirt's errors in our words. Codes decide; texts, which may be in any language, only make the sentence nicer.
+
+use virt::error::Error as VirtError;
+use virt_sys as sys;
+
+use crate::error::{Error, ErrorKind};
+use crate::hypervisor::Verb;
+use crate::model::{PowerState, VmId};
+
+/// The longest reason that a client is shown, in characters.
+const MAX_WHY: usize = 400;
+
+/// Why a call failed: libvirt said so, or we did.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Libvirt(VirtError),
+    Ours(Error),
+}
+
+impl From<VirtError> for Fault {
+    fn from(error: VirtError) -> Self {
+        Self::Libvirt(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Ours(error)
+    }
+}
+
+/// The domain is gone, or never was.
+pub(super) fn is_absent(error: &VirtError) -> bool {
+    error.code().to_raw() == sys::VIR_ERR_NO_DOMAIN
+}
+
+/// The domain's state forbids it.
+pub(super) fn is_wrong_state(error: &VirtError) -> bool {
+    error.code().to_raw() == sys::VIR_ERR_OPERATION_INVALID
+}
+
+/// The connection, not the action, is at fault.
+pub(super) fn is_lost(error: &VirtError) -> bool {
+    is_lost_code(error.code().to_raw(), error.domain().to_raw())
+}
+
+fn is_lost_code(code: u32, domain: u32) -> bool {
+    match code {
+        sys::VIR_ERR_NO_CONNECT | sys::VIR_ERR_INVALID_CONN | sys::VIR_ERR_RPC => true,
+        sys::VIR_ERR_INTERNAL_ERROR | sys::VIR_ERR_SYSTEM_ERROR => domain == sys::VIR_FROM_RPC,
+        _ => false,
+    }
+}
+
+/// What was tried, for the sentence.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deed {
+    pub(super) verb: Verb,
+    pub(super) vm: Option<VmId>,
+}
+
+impl Deed {
+    fn phrase(self) -> String {
+        match self.vm {
+            Some(vm) => format!("{} vm {vm}", self.verb.phrase()),
+            None => self.verb.phrase().to_owned(),
+        }
+    }
+}
+
+/// The error of a deed over a connection that works; `now` is the state that the domain was in afterwards.
+pub(super) fn explain(error: VirtError, deed: Deed, now: PowerState) -> Error {
+    let told = kind(error.code().to_raw(), error.message(), deed, now);
+    Error::new(told).context(format!("to {}", deed.phrase())).caused_by(error)
+}
+
+fn kind(code: u32, message: &str, deed: Deed, now: PowerState) -> ErrorKind {
+    let refused = || {
+        let (by, why) = clean(message);
+        ErrorKind::Refused { by: by.to_owned(), why }
+    };
+    match (code, deed.vm) {
+        (sys::VIR_ERR_NO_DOMAIN, Some(vm)) => ErrorKind::NotFound { what: "vm", id: vm.to_string() },
+        (sys::VIR_ERR_OPERATION_INVALID, Some(vm)) => deed.verb.wrong_state(vm, now).kind().clone(),
+        (sys::VIR_ERR_OPERATION_TIMEOUT | sys::VIR_ERR_BLOCK_COPY_ACTIVE | sys::VIR_ERR_RESOURCE_BUSY, _) => {
+            ErrorKind::Busy {
+                what: deed.vm.map_or_else(|| "libvirt".to_owned(), |vm| format!("vm {vm}")),
+                by: "a job of libvirt runs".to_owned(),
+                since: "before this call".to_owned(),
+            }
+        }
+        (
+            sys::VIR_ERR_NO_SUPPORT
+            | sys::VIR_ERR_CONFIG_UNSUPPORTED
+            | sys::VIR_ERR_ARGUMENT_UNSUPPORTED
+            | sys::VIR_ERR_OPERATION_UNSUPPORTED,
+            _,
+        ) => ErrorKind::Unsupported {
+            what: format!("{}: {}", deed.phrase(), clean(message).1),
+            by: "libvirt".to_owned(),
+        },
+        _ => refused(),
+    }
+}
+
+/// Who speaks, and the part of the message that is of use: libvirt wraps QEMU's last words in how it came to hear them,
+/// and that beginning varies with timing. What QEMU says begins with its own name on each line, after a time stamp.
+fn clean(message: &str) -> (&'static str, String) {
+    let mut by = "libvirt";
+    let mut parts = Vec::new();
+    for line in message.lines() {
+        let words = match line.split_once("qemu-system-") {
+            Some((_, rest)) => {
+                by = "QEMU";
+                let said = rest.split_once(": ").map_or(rest, |(_, said)| said);
+                // `-blockdev {"driver": ...}: reason`: the option is ours and of no use to a reader.
+                if said.starts_with('-') { said.rsplit_once("}: ").map_or(said, |(_, why)| why) } else { said }
+            }
+            None => line.strip_prefix("internal error: ").unwrap_or(line),
+        };
+        if !words.trim().is_empty() {
+            parts.push(words.trim());
+        }
+    }
+    let mut why: String = parts.join("; ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if let Some((end, _)) = why.char_indices().nth(MAX_WHY) {
+        why.truncate(end);
+        why.push_str("...");
+    }
+    (by, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm() -> VmId {
+        "5f1d3e0a-9f5c-4f43-8b6e-1d1f6a3f2a10".parse().unwrap()
+    }
+
+    #[test]
+    fn codes_decide_the_kind_and_any_language_will_do() {
+        let id = vm().to_string();
+        for (code, kind_name, sentence) in [
+            (42, "not_found", format!("there is no vm {id}")),
+            (55, "wrong_state", format!("vm {id} is RUNNING; it must be off to be started")),
+            (38, "refused", "libvirt refused: Zugriff verweigert".to_owned()),
+            (1, "refused", "libvirt refused: Zugriff verweigert".to_owned()),
+            (9, "refused", "libvirt refused: Zugriff verweigert".to_owned()),
+            (68, "busy", format!("vm {id} is busy: a job of libvirt runs since before this call")),
+            (83, "busy", format!("vm {id} is busy: a job of libvirt runs since before this call")),
+            (3, "unsupported", format!("libvirt cannot start vm {id}: Zugriff verweigert")),
+            (67, "unsupported", format!("libvirt cannot start vm {id}: Zugriff verweigert")),
+            (74, "unsupported", format!("libvirt cannot start vm {id}: Zugriff verweigert")),
+            (84, "unsupported", format!("libvirt cannot start vm {id}: Zugriff verweigert")),
+            (4711, "refused", "libvirt refused: Zugriff verweigert".to_owned()),
+        ] {
+            let deed = Deed { verb: Verb::Start, vm: Some(vm()) };
+            let kind = kind(code, "Zugriff verweigert", deed, PowerState::Running);
+            assert_eq!((kind.name(), kind.to_string()), (kind_name, sentence), "code {code}");
+        }
+    }
+
+    #[test]
+    fn a_dead_connection_is_told_by_code_and_domain() {
+        for (code, domain, lost) in
+            [(1, 7, true), (38, 7, true), (39, 0, true), (5, 0, true), (1, 10, false), (38, 18, false), (55, 7, false)]
+        {
+            assert_eq!(is_lost_code(code, domain), lost, "code {code} domain {domain}");
+        }
+    }
+
+    #[test]
+    fn the_useful_tail_of_a_message_is_kept() {
+        for (message, by, why) in [
+            (
+                "Cannot access storage file '/s/a.qcow2': No such file or directory",
+                "libvirt",
+                "Cannot access storage file '/s/a.qcow2': No such file or directory",
+            ),
+            (
+                "internal error: process exited while connecting to monitor: 2026-01-01T10:00:00.000001Z \
+                 qemu-system-x86_64: -blockdev {\"node-name\":\"libvirt-1-format\",\"file\":\"x\"}: Failed to get \
+                 \"write\" lock\nIs another process using the image [/s/a.qcow2]?",
+                "QEMU",
+                "Failed to get \"write\" lock; Is another process using the image [/s/a.qcow2]?",
+            ),
+            (
+                "internal error: qemu unexpectedly closed the monitor: 2026-01-01T10:00:00Z qemu-system-x86_64: \
+                 cannot set up guest memory 'pc.ram': Cannot allocate memory\n",
+                "QEMU",
+                "cannot set up guest memory 'pc.ram': Cannot allocate memory",
+            ),
+            ("", "libvirt", ""),
+        ] {
+            assert_eq!(clean(message), (by, why.to_owned()));
+        }
+        assert_eq!(clean(&"é".repeat(1000)).1.chars().count(), MAX_WHY + 3);
+    }
+}

@@ -1,0 +1,221 @@
+//! The calls of libvirt that the `virt` crate does not wrap, or wraps with a leak or without its error. The only unsafe
+//! code of pengx.
+//!
+//! What is handed to libvirt is owned by libvirt until it calls the free callback; what libvirt hands out is freed by a
+//! guard; no panic leaves a callback.
+#![expect(unsafe_code, reason = "domain events, close callbacks and bulk statistics exist only as C calls")]
+
+use std::ffi::{CStr, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::Arc;
+
+use uuid::Uuid;
+use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::error::Error;
+use virt_sys as sys;
+
+/// State and reason as libvirt numbers them, known or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RawState {
+    pub(super) state: i32,
+    pub(super) reason: i32,
+}
+
+/// One domain of a bulk answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) uuid: Uuid,
+    /// The number of this run; `None` when it is off.
+    pub(super) run: Option<u32>,
+    pub(super) raw: RawState,
+}
+
+/// Frees the list, the parameters and the references to domains in it.
+struct Records(*mut sys::virDomainStatsRecordPtr);
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        // SAFETY: the list came from virConnectGetAllDomainStats and nothing in it is used any more.
+        unsafe { sys::virDomainStatsRecordListFree(self.0) }
+    }
+}
+
+/// The state of every domain, in one call.
+pub(super) fn all_states(connect: &Connect) -> Result<Vec<Row>, Error> {
+    let mut list = ptr::null_mut();
+    // SAFETY: the connection is valid while it is borrowed; `list` is written on success only.
+    let count =
+        unsafe { sys::virConnectGetAllDomainStats(connect.as_ptr(), sys::VIR_DOMAIN_STATS_STATE, &raw mut list, 0) };
+    let Ok(count) = usize::try_from(count) else { return Err(Error::last_error()) };
+    if list.is_null() {
+        return Ok(Vec::new());
+    }
+    let records = Records(list);
+    // SAFETY: libvirt returned so many records, each a valid pointer until the guard frees them.
+    unsafe { std::slice::from_raw_parts(records.0, count).iter().map(|&record| row(&*record)).collect() }
+}
+
+/// # Safety
+/// The record is one of libvirt's, not yet freed.
+unsafe fn row(record: &sys::virDomainStatsRecord) -> Result<Row, Error> {
+    let mut uuid = [0; 16];
+    // SAFETY: the domain lives as long as its record; the buffer has VIR_UUID_BUFLEN bytes. Neither call leaves the process.
+    let (named, run) =
+        unsafe { (sys::virDomainGetUUID(record.dom, uuid.as_mut_ptr()), sys::virDomainGetID(record.dom)) };
+    if named < 0 {
+        return Err(Error::last_error());
+    }
+    let mut raw = RawState { state: -1, reason: -1 };
+    let count = usize::try_from(record.nparams).unwrap_or(0);
+    if !record.params.is_null() {
+        // SAFETY: libvirt filled so many parameters; a field is a NUL-terminated name; the type says which member is set.
+        for param in unsafe { std::slice::from_raw_parts(record.params, count) } {
+            if u32::try_from(param.type_) != Ok(sys::VIR_TYPED_PARAM_INT) {
+                continue;
+            }
+            let (field, value) = unsafe { (CStr::from_ptr(param.field.as_ptr()), param.value.i) };
+            if field == c"state.state" {
+                raw.state = value;
+            } else if field == c"state.reason" {
+                raw.reason = value;
+            }
+        }
+    }
+    Ok(Row { uuid: Uuid::from_bytes(uuid), run: (run != u32::MAX).then_some(run), raw })
+}
+
+/// The state of one domain. (`Domain::state` forgets the error.)
+pub(super) fn state(domain: &Domain) -> Result<RawState, Error> {
+    let mut raw = RawState { state: -1, reason: -1 };
+    // SAFETY: the domain is valid while it is borrowed; both integers outlive the call.
+    let done = unsafe { sys::virDomainGetState(domain.as_ptr(), &raw mut raw.state, &raw mut raw.reason, 0) };
+    if done < 0 { Err(Error::last_error()) } else { Ok(raw) }
+}
+
+/// What libvirt calls back.
+struct Hook(Box<dyn Fn() + Send + Sync>);
+
+impl Hook {
+    fn into_opaque(call: impl Fn() + Send + Sync + 'static) -> *mut c_void {
+        Box::into_raw(Box::new(Self(Box::new(call)))).cast()
+    }
+
+    /// # Safety
+    /// `opaque` is from [`Hook::into_opaque`] and not yet freed.
+    unsafe fn call(opaque: *mut c_void) {
+        // SAFETY: the caller's promise.
+        let hook = unsafe { &*opaque.cast::<Self>() };
+        if catch_unwind(AssertUnwindSafe(|| (hook.0)())).is_err() {
+            tracing::error!("a libvirt callback panicked");
+        }
+    }
+}
+
+unsafe extern "C" fn free_hook(opaque: *mut c_void) {
+    // SAFETY: libvirt calls this once for each hook, after its last call.
+    drop(unsafe { Box::from_raw(opaque.cast::<Hook>()) });
+}
+
+unsafe extern "C" fn on_lifecycle(
+    _connect: sys::virConnectPtr,
+    _domain: sys::virDomainPtr,
+    _event: c_int,
+    _detail: c_int,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: registered with a hook as its opaque pointer.
+    unsafe { Hook::call(opaque) };
+    0
+}
+
+unsafe extern "C" fn on_reboot(_connect: sys::virConnectPtr, _domain: sys::virDomainPtr, opaque: *mut c_void) {
+    // SAFETY: registered with a hook as its opaque pointer.
+    unsafe { Hook::call(opaque) };
+}
+
+unsafe extern "C" fn on_close(_connect: sys::virConnectPtr, _reason: c_int, opaque: *mut c_void) {
+    // SAFETY: registered with a hook as its opaque pointer.
+    unsafe { Hook::call(opaque) };
+}
+
+/// The callbacks of one connection. They hold a reference to it, so it is closed only after this was dropped. Dropping
+/// asks libvirtd, if it is still there.
+pub(super) struct Subscription {
+    connect: Arc<Connect>,
+    events: Vec<c_int>,
+}
+
+impl Subscription {
+    /// `changed` after any domain's event, `closed` once when the connection is lost. Both run on the event loop's thread.
+    pub(super) fn new(
+        connect: Arc<Connect>,
+        changed: impl Fn() + Clone + Send + Sync + 'static,
+        closed: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        // SAFETY: libvirt calls a lifecycle callback with the signature of `on_lifecycle`; the generic type is how its
+        // C interface takes callbacks of every kind.
+        let lifecycle = unsafe {
+            std::mem::transmute::<
+                unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int,
+                unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
+            >(on_lifecycle)
+        };
+        let mut subscription = Self { connect, events: Vec::new() };
+        subscription.register(sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, changed.clone())?;
+        subscription.register(sys::VIR_DOMAIN_EVENT_ID_REBOOT, on_reboot, changed)?;
+        let opaque = Hook::into_opaque(closed);
+        // SAFETY: the connection is valid; libvirt owns the hook from here on unless it fails.
+        let done = unsafe {
+            sys::virConnectRegisterCloseCallback(subscription.connect.as_ptr(), Some(on_close), opaque, Some(free_hook))
+        };
+        if done < 0 {
+            let error = Error::last_error();
+            // SAFETY: libvirt does not free what it did not take.
+            unsafe { free_hook(opaque) };
+            return Err(error);
+        }
+        Ok(subscription)
+    }
+
+    fn register(
+        &mut self,
+        event: sys::virDomainEventID,
+        callback: unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
+        changed: impl Fn() + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        let opaque = Hook::into_opaque(changed);
+        // SAFETY: the connection is valid, no domain means all of them; libvirt owns the hook unless it fails.
+        let id = unsafe {
+            sys::virConnectDomainEventRegisterAny(
+                self.connect.as_ptr(),
+                ptr::null_mut(),
+                event.cast_signed(),
+                Some(callback),
+                opaque,
+                Some(free_hook),
+            )
+        };
+        if id < 0 {
+            let error = Error::last_error();
+            // SAFETY: libvirt does not free what it did not take.
+            unsafe { free_hook(opaque) };
+            return Err(error);
+        }
+        self.events.push(id);
+        Ok(())
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        // A dead connection answers with an error, after it has dropped its side of the callback.
+        for &id in &self.events {
+            // SAFETY: the id came from this connection.
+            unsafe { sys::virConnectDomainEventDeregisterAny(self.connect.as_ptr(), id) };
+        }
+        // SAFETY: the connection is valid; an error only says that the callback has had its one call.
+        unsafe { sys::virConnectUnregisterCloseCallback(self.connect.as_ptr(), Some(on_close)) };
+    }
+}

@@ -1,0 +1,453 @@
+//! KVM and QEMU through libvirt.
+//!
+//! The backend exists whether libvirtd runs or not: it connects by itself, again after every loss, and until then answers
+//! `Unavailable`. No call outlives its deadline, though libvirt's own calls have none. What libvirt says of its domains
+//! is the truth; nothing is remembered but the place of a screen, which cannot move while a domain runs.
+
+mod calls;
+mod domain_xml;
+mod errors;
+mod ffi;
+mod link;
+
+use std::collections::HashSet;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use virt::domain::Domain;
+use virt_sys as sys;
+
+use self::calls::{Calls, Missed};
+use self::domain_xml::Screen;
+use self::errors::{Deed, Fault};
+use self::ffi::RawState;
+use self::link::{Connection, Link};
+use super::{Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb, bridges};
+use crate::error::{Error, Result};
+use crate::model::{DomainSpec, DomainStatus, Format, MiB, PowerState, VmId, VncEndpoint};
+
+/// The most calls at once of one connection. libvirtd serves five; while five are stuck it reads nothing more of that
+/// connection, not even keep-alive.
+const CALLS: usize = 4;
+
+/// Whether guests get hardware virtualisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DomainType {
+    Kvm,
+    /// Emulated: slow, and works everywhere.
+    Qemu,
+    /// KVM where libvirt offers it.
+    Auto,
+}
+
+#[derive(Debug, Clone)]
+pub struct LibvirtOptions {
+    /// The deadline of a call that only asks or tells libvirt.
+    pub call_timeout: Duration,
+    /// The deadline of starting and powering off, for which libvirt waits for QEMU.
+    pub power_timeout: Duration,
+    pub domain_type: DomainType,
+}
+
+impl Default for LibvirtOptions {
+    fn default() -> Self {
+        Self {
+            call_timeout: Duration::from_secs(10),
+            power_timeout: Duration::from_secs(60),
+            domain_type: DomainType::Auto,
+        }
+    }
+}
+
+pub struct LibvirtHypervisor {
+    options: LibvirtOptions,
+    /// For what needs no answer of a guest's QEMU: looking, and ending it.
+    sure: Lane,
+    /// For the rest. A QEMU that hangs, because its storage does, takes a call of these for as long as it hangs.
+    risky: Lane,
+}
+
+/// A connection and its calls.
+struct Lane {
+    link: Link,
+    calls: Calls,
+}
+
+impl LibvirtHypervisor {
+    /// Begins to connect to a libvirtd of this host and does not wait for it.
+    pub fn new(uri: &str, options: LibvirtOptions) -> Result<Self> {
+        if uri.contains('\0') {
+            return Err(Error::invalid("hypervisor", "must not have control characters"));
+        }
+        let lane = || Ok::<_, Error>(Lane { link: Link::new(uri, options.call_timeout)?, calls: Calls::new(CALLS) });
+        Ok(Self { sure: lane()?, risky: lane()?, options })
+    }
+
+    fn lane(&self, verb: Verb) -> &Lane {
+        if verb.is_effect() && verb != Verb::Destroy { &self.risky } else { &self.sure }
+    }
+
+    /// One deed over a connection, on a thread of the backend's own, within a deadline that includes connecting.
+    fn call<T: Send + 'static>(
+        &self,
+        verb: Verb,
+        vm: Option<VmId>,
+        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T> {
+        self.call_in_time(verb, vm, move |connection, _| work(connection))
+    }
+
+    /// The same for a deed of more than one call.
+    fn call_in_time<T: Send + 'static>(
+        &self,
+        verb: Verb,
+        vm: Option<VmId>,
+        work: impl FnOnce(&Connection, Patience) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T> {
+        let deed = Deed { verb, vm };
+        let patience = match verb {
+            Verb::Start | Verb::Destroy => self.options.power_timeout,
+            _ => self.options.call_timeout,
+        };
+        let lane = self.lane(verb);
+        let deadline = Instant::now() + patience;
+        let connection = lane.link.connection(deadline.min(Instant::now() + self.options.call_timeout))?;
+        let reporter = lane.link.reporter();
+        let answer = lane.calls.run(deadline, move || {
+            work(&connection, Patience { until: deadline }).map_err(|fault| match fault {
+                Fault::Ours(error) => error,
+                Fault::Libvirt(cause) if errors::is_lost(&cause) || !connection.is_alive() => {
+                    reporter.lost(&connection).caused_by(cause)
+                }
+                Fault::Libvirt(cause) => {
+                    let now = match vm {
+                        Some(id) if errors::is_wrong_state(&cause) => connection.state_now(id),
+                        _ => PowerState::Unknown,
+                    };
+                    errors::explain(cause, deed, now)
+                }
+            })
+        });
+        answer.unwrap_or_else(|missed| Err(lane.missed(missed, patience)))
+    }
+
+    /// One deed to one domain.
+    fn act(
+        &self,
+        verb: Verb,
+        id: VmId,
+        work: impl FnOnce(&Domain) -> Result<(), virt::error::Error> + Send + 'static,
+    ) -> Result<()> {
+        self.call_in_time(verb, Some(id), move |connection, patience| {
+            let domain = connection.find(id)?;
+            patience.check()?;
+            Ok(work(&domain)?)
+        })
+    }
+}
+
+/// How long the caller waits. Afterwards others act on the same domain, so a deed that has only looked so far, because
+/// libvirtd hung, must not begin any more.
+#[derive(Clone, Copy)]
+struct Patience {
+    until: Instant,
+}
+
+impl Patience {
+    fn check(self) -> Result<(), Fault> {
+        if Instant::now() < self.until {
+            return Ok(());
+        }
+        // Nobody hears it.
+        Err(Error::unavailable("libvirt answered too late and").into())
+    }
+}
+
+impl Lane {
+    fn missed(&self, missed: Missed, patience: Duration) -> Error {
+        let why = match missed {
+            Missed::AllStuck => format!("all {CALLS} calls are stuck"),
+            Missed::NotBegun => format!("no call came free within {} s", patience.as_secs()),
+            Missed::StillRunning => format!("no answer within {} s", patience.as_secs()),
+            Missed::Broken(error) => return error,
+        };
+        self.link.unavailable().context(why)
+    }
+}
+
+impl Connection {
+    fn find(&self, id: VmId) -> Result<Domain, virt::error::Error> {
+        self.connect.lookup_domain_by_uuid(id.0)
+    }
+
+    fn find_if_there(&self, id: VmId) -> Result<Option<Domain>, Fault> {
+        match self.find(id) {
+            Ok(domain) => Ok(Some(domain)),
+            Err(error) if errors::is_absent(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// For a sentence; `Unknown` if libvirt will not say.
+    fn state_now(&self, id: VmId) -> PowerState {
+        self.find(id).and_then(|domain| ffi::state(&domain)).map_or(PowerState::Unknown, power_state)
+    }
+
+    fn statuses(&self) -> Result<Vec<DomainStatus>, Fault> {
+        let rows = ffi::all_states(&self.connect)?;
+        let mut running = HashSet::new();
+        let mut statuses = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = VmId(row.uuid);
+            let state = power_state(row.raw);
+            let vnc = match row.run {
+                Some(run) if state.is_active() => {
+                    running.insert(id);
+                    self.screen(id, run)?
+                }
+                _ => None,
+            };
+            statuses.push(DomainStatus { id, state, vnc });
+        }
+        self.screens.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| running.contains(id));
+        Ok(statuses)
+    }
+
+    fn status(&self, id: VmId) -> Result<Option<DomainStatus>, Fault> {
+        let Some(domain) = self.find_if_there(id)? else { return Ok(None) };
+        let raw = match ffi::state(&domain) {
+            Ok(raw) => raw,
+            Err(error) if errors::is_absent(&error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let state = power_state(raw);
+        let vnc = match domain.id() {
+            Some(run) if state.is_active() => self.screen(id, run)?,
+            _ => None,
+        };
+        Ok(Some(DomainStatus { id, state, vnc }))
+    }
+
+    /// Asked of libvirt once for each run.
+    fn screen(&self, id: VmId, run: u32) -> Result<Option<VncEndpoint>, Fault> {
+        let known = self.screens.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        if let Some((of_run, endpoint)) = known
+            && of_run == run
+        {
+            return Ok(endpoint);
+        }
+        let document = match self.find(id).and_then(|domain| domain.xml_desc(0)) {
+            Ok(document) => document,
+            Err(error) if errors::is_absent(&error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let endpoint = match domain_xml::screen(&document)? {
+            Screen::NotYet => return Ok(None),
+            Screen::None => None,
+            Screen::At(endpoint) => Some(endpoint),
+        };
+        let mut screens = self.screens.lock().unwrap_or_else(PoisonError::into_inner);
+        screens.insert(id, (run, endpoint.clone()));
+        Ok(endpoint)
+    }
+
+    fn undefine(&self, id: VmId, patience: Patience) -> Result<(), Fault> {
+        let Some(domain) = self.find_if_there(id)? else { return Ok(()) };
+        // libvirt would make a running domain transient instead of refusing.
+        let state = power_state(ffi::state(&domain)?);
+        if domain.is_active()? {
+            return Err(Verb::Undefine.wrong_state(id, state).into());
+        }
+        let everything = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+            | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
+        patience.check()?;
+        match domain.undefine_flags(everything) {
+            Err(error) if !errors::is_absent(&error) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn request_reboot(&self, id: VmId, patience: Patience) -> Result<(), Fault> {
+        let domain = self.find(id)?;
+        // libvirt refuses to shut a paused guest down, and yet takes this, to no effect until it is unpaused.
+        if power_state(ffi::state(&domain)?) == PowerState::Paused {
+            return Err(Verb::RequestReboot.wrong_state(id, PowerState::Paused).into());
+        }
+        patience.check()?;
+        Ok(domain.reboot(sys::VIR_DOMAIN_REBOOT_ACPI_POWER_BTN)?)
+    }
+
+    fn destroy(&self, id: VmId, patience: Patience) -> Result<(), Fault> {
+        let Some(domain) = self.find_if_there(id)? else { return Ok(()) };
+        patience.check()?;
+        match domain.destroy() {
+            Err(error) if errors::is_absent(&error) => Ok(()),
+            Err(error) if errors::is_wrong_state(&error) && !domain.is_active()? => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn offers_kvm(&self) -> bool {
+        *self.kvm.get_or_init(|| self.connect.domain_capabilities(None, Some("x86_64"), None, Some("kvm"), 0).is_ok())
+    }
+
+    fn info(&self) -> Result<HypervisorInfo, Fault> {
+        let node = self.connect.node_info()?;
+        let qemu = self.connect.hyp_version().map(version).unwrap_or_else(|_| "of unknown version".to_owned());
+        let libvirt = version(self.connect.lib_version()?);
+        Ok(HypervisorInfo {
+            version: format!("QEMU {qemu} through libvirt {libvirt}"),
+            cpus: node.cpus,
+            memory: MiB(node.memory >> 10),
+        })
+    }
+}
+
+impl Hypervisor for LibvirtHypervisor {
+    fn kind(&self) -> &'static str {
+        "libvirt"
+    }
+
+    fn info(&self) -> Result<HypervisorInfo> {
+        self.call(Verb::Info, None, Connection::info)
+    }
+
+    fn capabilities(&self, _spec: &DomainSpec) -> Capabilities {
+        Capabilities {
+            formats: &[Format::Qcow2, Format::Raw],
+            max_vcpus: 255,
+            max_disks: 64,
+            max_nics: 32,
+            user_network: true,
+            pause: true,
+            mac_prefix: [0x52, 0x54, 0x00],
+        }
+    }
+
+    fn domains(&self) -> Result<Vec<DomainStatus>> {
+        self.call(Verb::Domains, None, Connection::statuses)
+    }
+
+    fn domain(&self, id: VmId) -> Result<Option<DomainStatus>> {
+        self.call(Verb::Domain, Some(id), move |connection| connection.status(id))
+    }
+
+    fn define(&self, spec: &DomainSpec) -> Result<()> {
+        let (plain, kvm) = (domain_xml::write(spec, false)?, domain_xml::write(spec, true)?);
+        let wanted = self.options.domain_type;
+        self.call(Verb::Define, Some(spec.id), move |connection| {
+            let document = match wanted {
+                DomainType::Qemu => plain,
+                DomainType::Kvm => kvm,
+                DomainType::Auto => {
+                    if connection.offers_kvm() {
+                        kvm
+                    } else {
+                        plain
+                    }
+                }
+            };
+            connection.connect.define_domain_xml_flags(&document, 0)?;
+            Ok(())
+        })
+    }
+
+    fn undefine(&self, id: VmId) -> Result<()> {
+        self.call_in_time(Verb::Undefine, Some(id), move |connection, patience| connection.undefine(id, patience))
+    }
+
+    fn start(&self, id: VmId, how: Start) -> Result<()> {
+        let flags = match how {
+            Start::Running => sys::VIR_DOMAIN_NONE,
+            Start::Paused => sys::VIR_DOMAIN_START_PAUSED,
+        };
+        self.act(Verb::Start, id, move |domain| domain.create_with_flags(flags))
+    }
+
+    fn request_shutdown(&self, id: VmId) -> Result<()> {
+        self.act(Verb::RequestShutdown, id, |domain| domain.shutdown_flags(sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
+    }
+
+    fn request_reboot(&self, id: VmId) -> Result<()> {
+        self.call_in_time(Verb::RequestReboot, Some(id), move |connection, patience| {
+            connection.request_reboot(id, patience)
+        })
+    }
+
+    fn destroy(&self, id: VmId) -> Result<()> {
+        self.call_in_time(Verb::Destroy, Some(id), move |connection, patience| connection.destroy(id, patience))
+    }
+
+    fn pause(&self, id: VmId) -> Result<()> {
+        self.act(Verb::Pause, id, Domain::suspend)
+    }
+
+    fn unpause(&self, id: VmId) -> Result<()> {
+        self.act(Verb::Unpause, id, Domain::resume)
+    }
+
+    fn watch(&self, changed: Changed) {
+        self.sure.link.listen(changed);
+    }
+
+    fn has_bridge(&self, name: &str) -> Result<bool> {
+        bridges::host_has_bridge(name)
+    }
+}
+
+/// A domain that failed to start is off as it was before; only one that ran can have crashed.
+fn power_state(RawState { state, reason }: RawState) -> PowerState {
+    let (Ok(state), Ok(reason)) = (u32::try_from(state), u32::try_from(reason)) else { return PowerState::Unknown };
+    match (state, reason) {
+        (sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED | sys::VIR_DOMAIN_SHUTDOWN, _) => PowerState::Running,
+        (sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED, _) => PowerState::Paused,
+        (sys::VIR_DOMAIN_SHUTOFF, sys::VIR_DOMAIN_SHUTOFF_CRASHED) | (sys::VIR_DOMAIN_CRASHED, _) => {
+            PowerState::Crashed
+        }
+        (sys::VIR_DOMAIN_SHUTOFF, _) => PowerState::Shutdown,
+        _ => PowerState::Unknown,
+    }
+}
+
+/// libvirt's numbers are `major * 1,000,000 + minor * 1,000 + release`.
+fn version(number: u32) -> String {
+    format!("{}.{}.{}", number / 1_000_000, number / 1_000 % 1_000, number % 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_of_libvirt_has_a_word() {
+        for (state, reason, word) in [
+            (0, 0, PowerState::Unknown),
+            (1, 1, PowerState::Running),
+            (2, 0, PowerState::Running),
+            (3, 1, PowerState::Paused),
+            (4, 1, PowerState::Running),
+            (5, 0, PowerState::Shutdown),
+            (5, 1, PowerState::Shutdown),
+            (5, 2, PowerState::Shutdown),
+            (5, 3, PowerState::Crashed),
+            (5, 6, PowerState::Shutdown),
+            (5, 99, PowerState::Shutdown),
+            (6, 1, PowerState::Crashed),
+            (7, 0, PowerState::Paused),
+            (8, 0, PowerState::Unknown),
+            (-1, -1, PowerState::Unknown),
+            (i32::MAX, 0, PowerState::Unknown),
+        ] {
+            assert_eq!(power_state(RawState { state, reason }), word, "{state}/{reason}");
+        }
+    }
+
+    #[test]
+    fn versions_are_for_people() {
+        assert_eq!(version(7_002_022), "7.2.22");
+        assert_eq!(version(9_000_000), "9.0.0");
+    }
+}

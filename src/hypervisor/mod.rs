@@ -1,0 +1,105 @@
+//! What a hypervisor can do. Backends are policy free: each verb does one thing once; waiting, retrying and ordering
+//! belong to operations. Every call blocks, and ends within the backend's deadline.
+
+mod bridges;
+mod connect;
+mod fake;
+mod libvirt;
+mod verb;
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::model::{DomainSpec, DomainStatus, MiB, VmId};
+
+pub use connect::connect;
+pub use fake::{Answer, FakeHypervisor};
+pub use libvirt::{DomainType, LibvirtHypervisor, LibvirtOptions};
+pub use verb::Verb;
+
+/// Called when something changed; it may block and may ask the hypervisor.
+pub type Changed = Arc<dyn Fn() + Send + Sync>;
+
+/// One hypervisor on this host.
+///
+/// Laws, held by one test suite over every backend: undoing verbs are idempotent (absent or off is success), and so is
+/// pausing what is paused; a verb that is refused changes nothing; after a verb returned `Ok`, [`Hypervisor::domain`]
+/// shows its effect. An effect that was answered with `Unavailable` may have happened all the same, or happen later: who
+/// cares looks again.
+pub trait Hypervisor: Send + Sync {
+    /// `fake`, `libvirt`, `xl`; for records, never for decisions.
+    fn kind(&self) -> &'static str;
+
+    /// Version and size of the host. Asks the hypervisor, so it also tells whether it answers.
+    fn info(&self) -> Result<HypervisorInfo>;
+
+    /// What can be done to this domain on this host.
+    fn capabilities(&self, spec: &DomainSpec) -> Capabilities;
+
+    /// Every domain, ours or not, in one call.
+    fn domains(&self) -> Result<Vec<DomainStatus>>;
+
+    /// `None`: the hypervisor does not know it.
+    fn domain(&self, id: VmId) -> Result<Option<DomainStatus>>;
+
+    /// Creates or replaces the definition; a running domain is not touched.
+    fn define(&self, spec: &DomainSpec) -> Result<()>;
+
+    /// Drops the definition of a domain that is off; absent is success.
+    fn undefine(&self, id: VmId) -> Result<()>;
+
+    /// Refused when a disk is missing or held by another domain.
+    fn start(&self, id: VmId, how: Start) -> Result<()>;
+
+    /// Asks the guest once; it may not listen. A paused guest cannot be asked.
+    fn request_shutdown(&self, id: VmId) -> Result<()>;
+
+    /// Asks the guest once; it may not listen. A paused guest cannot be asked.
+    fn request_reboot(&self, id: VmId) -> Result<()>;
+
+    /// Pulls the plug; absent or off is success.
+    fn destroy(&self, id: VmId) -> Result<()>;
+
+    fn pause(&self, id: VmId) -> Result<()>;
+
+    fn unpause(&self, id: VmId) -> Result<()>;
+
+    /// Calls `changed` after any domain changed its state, and when the hypervisor went away or came back, for as long as
+    /// the backend lives. It says that something changed, not what: the one who listens reads [`Hypervisor::domains`].
+    fn watch(&self, changed: Changed);
+
+    /// Whether a bridge of this name is there to attach NICs to. A name that no bridge can have is not there.
+    fn has_bridge(&self, name: &str) -> Result<bool>;
+}
+
+/// How the vCPUs come up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    Running,
+    /// Everything is in place, no instruction runs.
+    Paused,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HypervisorInfo {
+    /// For people: `QEMU 7.2.22 through libvirt 9.0.0`.
+    pub version: String,
+    pub cpus: u32,
+    pub memory: MiB,
+}
+
+/// What a backend can do to one domain, asked before the first step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Formats that a disk can have.
+    pub formats: &'static [crate::model::Format],
+    /// Most vCPUs and disks of one domain.
+    pub max_vcpus: u32,
+    pub max_disks: u32,
+    pub max_nics: u32,
+    /// NICs without a bridge.
+    pub user_network: bool,
+    pub pause: bool,
+    /// The three bytes that begin every MAC address here.
+    pub mac_prefix: [u8; 3],
+}

@@ -1,0 +1,64 @@
+//! The verbs of a hypervisor as values, so that every backend refuses in the same words.
+
+use crate::error::{Error, ErrorKind};
+use crate::model::{PowerState, VmId};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    Info,
+    Domains,
+    Domain,
+    HasBridge,
+    Define,
+    Undefine,
+    Start,
+    RequestShutdown,
+    RequestReboot,
+    Destroy,
+    Pause,
+    Unpause,
+}
+
+impl Verb {
+    /// Whether it changes something.
+    pub fn is_effect(self) -> bool {
+        !matches!(self, Self::Info | Self::Domains | Self::Domain | Self::HasBridge)
+    }
+
+    /// In the infinitive, for sentences.
+    pub fn phrase(self) -> &'static str {
+        match self {
+            Self::Info => "tell its version",
+            Self::Domains => "list the domains",
+            Self::Domain => "look at",
+            Self::HasBridge => "look for a bridge",
+            Self::Define => "define",
+            Self::Undefine => "undefine",
+            Self::Start => "start",
+            Self::RequestShutdown => "shut down",
+            Self::RequestReboot => "reboot",
+            Self::Destroy => "power off",
+            Self::Pause => "pause",
+            Self::Unpause => "unpause",
+        }
+    }
+
+    fn needs(self) -> &'static str {
+        match self {
+            Self::Start => "it must be off to be started",
+            Self::RequestShutdown => "it must be running to be shut down",
+            Self::RequestReboot => "it must be running to be rebooted",
+            Self::Pause => "it must be running to be paused",
+            Self::Unpause => "it must be PAUSED to be unpaused",
+            Self::Undefine => "power it off before undefining it",
+            Self::Info | Self::Domains | Self::Domain | Self::HasBridge | Self::Define | Self::Destroy => {
+                "another state is needed"
+            }
+        }
+    }
+
+    /// The refusal of this verb by a domain in a state that forbids it.
+    pub(super) fn wrong_state(self, id: VmId, is: PowerState) -> Error {
+        Error::new(ErrorKind::WrongState { what: format!("vm {id}"), is: is.word().into(), needs: self.needs().into() })
+    }
+}

@@ -1,0 +1,392 @@
+//! The laws of the hypervisor trait, over every backend that can be had here; then what is libvirt's and the fake's own.
+
+mod fake;
+mod libvirt;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use pengx::error::{Error, ErrorKind, Result};
+use pengx::hypervisor::{DomainType, FakeHypervisor, Hypervisor, LibvirtHypervisor, LibvirtOptions, Start};
+use pengx::model::{
+    CacheMode, DiskId, DiskSpec, DomainSpec, DomainStatus, Format, Mac, MiB, NicLink, NicSpec, PowerState, Secret,
+    VmId, VolumeSource,
+};
+use uuid::Uuid;
+
+use crate::harness::libvirt::Libvirtd;
+
+/// After so long, what was waited for does not come.
+const NEVER: Duration = Duration::from_secs(60);
+
+/// A hypervisor and a place for disks.
+struct Bench {
+    hypervisor: Arc<dyn Hypervisor>,
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(hypervisor: Arc<dyn Hypervisor>) -> Self {
+        Self { hypervisor, dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn fake() -> Self {
+        Self::new(Arc::new(FakeHypervisor::new()))
+    }
+
+    fn libvirt() -> Self {
+        Self::new(Arc::new(connect(&Libvirtd::shared().uri)))
+    }
+
+    /// An image without content.
+    fn disk(&self) -> PathBuf {
+        let file = self.dir.path().join(format!("{}.raw", Uuid::new_v4()));
+        std::fs::File::create_new(&file).unwrap().set_len(1 << 20).unwrap();
+        file
+    }
+
+    /// A domain of its own, which is gone when the test is.
+    fn vm(&self, disks: &[PathBuf]) -> Vm<'_> {
+        self.vm_with(&spec(disks))
+    }
+
+    fn vm_with(&self, spec: &DomainSpec) -> Vm<'_> {
+        let vm = Vm { id: spec.id, hypervisor: &*self.hypervisor };
+        self.hypervisor.define(spec).unwrap();
+        vm
+    }
+}
+
+fn connect(uri: &str) -> LibvirtHypervisor {
+    let options =
+        LibvirtOptions { call_timeout: Duration::from_secs(30), power_timeout: NEVER, domain_type: DomainType::Qemu };
+    LibvirtHypervisor::new(uri, options).unwrap()
+}
+
+fn spec(disks: &[PathBuf]) -> DomainSpec {
+    let disk = |(order, file): (usize, &PathBuf)| DiskSpec {
+        id: DiskId(Uuid::new_v4()),
+        order: order as u32,
+        source: VolumeSource::File(file.clone()),
+        format: Format::Raw,
+        cache: CacheMode::Writeback,
+    };
+    DomainSpec {
+        id: VmId(Uuid::new_v4()),
+        vcpus: 1,
+        memory: MiB(32),
+        max_memory: MiB(64),
+        disks: disks.iter().enumerate().map(disk).collect(),
+        nics: Vec::new(),
+        vnc_password: Secret::new("12345678".to_owned()),
+    }
+}
+
+fn nic(number: u8, link: NicLink) -> NicSpec {
+    let random = Uuid::new_v4().into_bytes();
+    NicSpec { mac: Mac([0x52, 0x54, 0x00, random[0], random[1], number]), link }
+}
+
+struct Vm<'a> {
+    id: VmId,
+    hypervisor: &'a dyn Hypervisor,
+}
+
+impl Vm<'_> {
+    fn status(&self) -> DomainStatus {
+        self.hypervisor.domain(self.id).unwrap().expect("it is defined")
+    }
+
+    fn state(&self) -> PowerState {
+        self.status().state
+    }
+
+    fn start(&self, how: Start) {
+        self.hypervisor.start(self.id, how).unwrap();
+    }
+}
+
+impl Drop for Vm<'_> {
+    fn drop(&mut self) {
+        for step in [self.hypervisor.destroy(self.id), self.hypervisor.undefine(self.id)] {
+            if let Err(error) = step {
+                println!("vm {} is left behind: {}", self.id, error.story());
+            }
+        }
+    }
+}
+
+/// Rings when the hypervisor says that something changed.
+struct Bell {
+    rings: Arc<(Mutex<u64>, Condvar)>,
+}
+
+impl Bell {
+    fn on(hypervisor: &dyn Hypervisor) -> Self {
+        let rings = Arc::new((Mutex::new(0), Condvar::new()));
+        let of_listener = Arc::clone(&rings);
+        hypervisor.watch(Arc::new(move || {
+            *of_listener.0.lock().unwrap() += 1;
+            of_listener.1.notify_all();
+        }));
+        Self { rings }
+    }
+
+    /// Looks once, and again after each ring only: so it was pushed.
+    fn until(&self, what: &str, mut is: impl FnMut() -> bool) {
+        let deadline = Instant::now() + NEVER;
+        loop {
+            let heard = *self.rings.0.lock().unwrap();
+            if is() {
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let rings = self.rings.0.lock().unwrap();
+            let late = self.rings.1.wait_timeout_while(rings, left, |now| *now == heard).unwrap().1;
+            assert!(!late.timed_out(), "nobody said that {what}");
+        }
+    }
+}
+
+#[track_caller]
+fn wrong_state(result: Result<()>) {
+    let error = result.expect_err("the state forbids it");
+    assert!(matches!(error.kind(), ErrorKind::WrongState { .. }), "{error:?}");
+}
+
+#[track_caller]
+fn not_found(result: Result<()>, id: VmId) {
+    let error = result.expect_err("it is not there");
+    assert_eq!(*error.kind(), ErrorKind::NotFound { what: "vm", id: id.to_string() }, "{error:?}");
+}
+
+#[track_caller]
+fn refused(result: Result<()>) -> String {
+    let error: Error = result.expect_err("the hypervisor refuses it");
+    match error.kind() {
+        ErrorKind::Refused { why, .. } => why.clone(),
+        _ => panic!("{error:?}"),
+    }
+}
+
+/// Each law is a test of each backend.
+macro_rules! laws {
+    ($($law:ident),+ $(,)?) => {
+        mod laws_of_fake { $(#[test] fn $law() { super::$law(&super::Bench::fake()); })+ }
+        mod laws_of_libvirt { $(#[test] fn $law() { super::$law(&super::Bench::libvirt()); })+ }
+    };
+}
+
+laws! {
+    what_is_defined_is_off_and_listed,
+    a_definition_is_replaced_and_a_running_domain_not_touched,
+    undefine_refuses_what_runs_and_may_be_repeated,
+    power_goes_through_its_states,
+    destroy_may_be_repeated,
+    what_is_off_cannot_be_asked_anything,
+    what_is_absent_is_not_found,
+    a_missing_disk_is_named_and_the_domain_stays_off,
+    a_missing_bridge_is_refused_and_the_domain_stays_off,
+    a_disk_belongs_to_one_running_domain,
+    a_paused_guest_cannot_be_asked,
+    changes_are_pushed,
+    one_and_all_agree,
+    as_many_devices_as_promised,
+    it_says_what_it_is,
+    strange_names_are_no_bridges,
+}
+
+fn what_is_defined_is_off_and_listed(bench: &Bench) {
+    let vm = bench.vm(&[]);
+    let off = DomainStatus { id: vm.id, state: PowerState::Shutdown, vnc: None };
+    assert_eq!(vm.status(), off);
+    assert!(bench.hypervisor.domains().unwrap().contains(&off));
+}
+
+fn a_definition_is_replaced_and_a_running_domain_not_touched(bench: &Bench) {
+    let mut spec = spec(&[bench.disk()]);
+    let vm = bench.vm_with(&spec);
+    vm.start(Start::Paused);
+    let before = vm.status();
+    spec.vcpus = 2;
+    spec.disks.clear();
+    bench.hypervisor.define(&spec).unwrap();
+    assert_eq!(vm.status(), before);
+    bench.hypervisor.destroy(vm.id).unwrap();
+    vm.start(Start::Paused);
+    assert_eq!(vm.state(), PowerState::Paused);
+}
+
+fn undefine_refuses_what_runs_and_may_be_repeated(bench: &Bench) {
+    let vm = bench.vm(&[]);
+    vm.start(Start::Paused);
+    wrong_state(bench.hypervisor.undefine(vm.id));
+    assert_eq!(vm.state(), PowerState::Paused);
+    bench.hypervisor.destroy(vm.id).unwrap();
+    assert_eq!(vm.state(), PowerState::Shutdown, "still defined");
+    for _ in 0..2 {
+        bench.hypervisor.undefine(vm.id).unwrap();
+        assert_eq!(bench.hypervisor.domain(vm.id).unwrap(), None);
+    }
+}
+
+fn power_goes_through_its_states(bench: &Bench) {
+    let vm = bench.vm(&[bench.disk()]);
+    let hypervisor = &bench.hypervisor;
+    vm.start(Start::Paused);
+    let paused = vm.status();
+    assert_eq!(paused.state, PowerState::Paused);
+    let screen = paused.vnc.expect("a screen");
+    assert_eq!(screen.host, "127.0.0.1");
+    assert!(screen.port >= 5900);
+    wrong_state(hypervisor.start(vm.id, Start::Running));
+    assert_eq!(vm.state(), PowerState::Paused);
+    hypervisor.unpause(vm.id).unwrap();
+    assert_eq!(vm.state(), PowerState::Running);
+    wrong_state(hypervisor.unpause(vm.id));
+    wrong_state(hypervisor.start(vm.id, Start::Running));
+    for _ in 0..2 {
+        hypervisor.pause(vm.id).unwrap();
+        assert_eq!(vm.state(), PowerState::Paused);
+    }
+    hypervisor.destroy(vm.id).unwrap();
+    vm.start(Start::Running);
+    assert_eq!(vm.state(), PowerState::Running);
+    hypervisor.request_reboot(vm.id).unwrap();
+    hypervisor.request_shutdown(vm.id).unwrap();
+}
+
+fn destroy_may_be_repeated(bench: &Bench) {
+    let vm = bench.vm(&[]);
+    bench.hypervisor.destroy(vm.id).unwrap();
+    vm.start(Start::Paused);
+    for _ in 0..2 {
+        bench.hypervisor.destroy(vm.id).unwrap();
+        assert_eq!(vm.status(), DomainStatus { id: vm.id, state: PowerState::Shutdown, vnc: None });
+    }
+    bench.hypervisor.destroy(VmId(Uuid::new_v4())).unwrap();
+}
+
+fn what_is_off_cannot_be_asked_anything(bench: &Bench) {
+    let vm = bench.vm(&[]);
+    let hypervisor = &bench.hypervisor;
+    for refusal in [
+        hypervisor.request_shutdown(vm.id),
+        hypervisor.request_reboot(vm.id),
+        hypervisor.pause(vm.id),
+        hypervisor.unpause(vm.id),
+    ] {
+        let error = refusal.as_ref().expect_err("it is off");
+        assert!(error.to_string().starts_with(&format!("vm {} is SHUTDOWN; it must be ", vm.id)), "{error}");
+        wrong_state(refusal);
+    }
+    assert_eq!(vm.state(), PowerState::Shutdown);
+}
+
+fn what_is_absent_is_not_found(bench: &Bench) {
+    let (hypervisor, id) = (&bench.hypervisor, VmId(Uuid::new_v4()));
+    assert_eq!(hypervisor.domain(id).unwrap(), None);
+    not_found(hypervisor.start(id, Start::Running), id);
+    not_found(hypervisor.request_shutdown(id), id);
+    not_found(hypervisor.request_reboot(id), id);
+    not_found(hypervisor.pause(id), id);
+    not_found(hypervisor.unpause(id), id);
+}
+
+fn a_missing_disk_is_named_and_the_domain_stays_off(bench: &Bench) {
+    let missing = bench.dir.path().join("missing.raw");
+    let vm = bench.vm(&[bench.disk(), missing.clone()]);
+    let why = refused(bench.hypervisor.start(vm.id, Start::Running));
+    assert!(why.contains(missing.to_str().unwrap()), "{why}");
+    assert_eq!(vm.state(), PowerState::Shutdown);
+    std::fs::copy(bench.disk(), missing).unwrap();
+    vm.start(Start::Paused);
+}
+
+fn a_missing_bridge_is_refused_and_the_domain_stays_off(bench: &Bench) {
+    let mut spec = spec(&[]);
+    spec.nics = vec![nic(1, NicLink::Bridge("pengx-none0".to_owned()))];
+    let vm = bench.vm_with(&spec);
+    let why = refused(bench.hypervisor.start(vm.id, Start::Running));
+    assert!(why.contains("pengx-none0"), "{why}");
+    assert_eq!(vm.state(), PowerState::Shutdown);
+}
+
+fn a_disk_belongs_to_one_running_domain(bench: &Bench) {
+    let disk = bench.disk();
+    let (one, two) = (bench.vm(std::slice::from_ref(&disk)), bench.vm(std::slice::from_ref(&disk)));
+    one.start(Start::Paused);
+    let why = refused(bench.hypervisor.start(two.id, Start::Paused));
+    assert!(why.contains(disk.to_str().unwrap()), "{why}");
+    assert_eq!((one.state(), two.state()), (PowerState::Paused, PowerState::Shutdown));
+    bench.hypervisor.destroy(one.id).unwrap();
+    two.start(Start::Paused);
+}
+
+fn a_paused_guest_cannot_be_asked(bench: &Bench) {
+    let vm = bench.vm(&[]);
+    vm.start(Start::Paused);
+    wrong_state(bench.hypervisor.request_shutdown(vm.id));
+    wrong_state(bench.hypervisor.request_reboot(vm.id));
+    assert_eq!(vm.state(), PowerState::Paused);
+}
+
+fn changes_are_pushed(bench: &Bench) {
+    let vm = bench.vm(&[]);
+    let bell = Bell::on(&*bench.hypervisor);
+    std::thread::scope(|scope| {
+        scope.spawn(|| vm.start(Start::Paused));
+        bell.until("it was started", || vm.state() == PowerState::Paused);
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| bench.hypervisor.unpause(vm.id).unwrap());
+        bell.until("it was unpaused", || vm.state() == PowerState::Running);
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| bench.hypervisor.destroy(vm.id).unwrap());
+        bell.until("it was destroyed", || vm.state() == PowerState::Shutdown);
+    });
+}
+
+fn one_and_all_agree(bench: &Bench) {
+    let vms = [bench.vm(&[]), bench.vm(&[]), bench.vm(&[])];
+    vms[1].start(Start::Paused);
+    vms[2].start(Start::Running);
+    // Twice, since what is learned in the first round is used in the second.
+    for _ in 0..2 {
+        let all = bench.hypervisor.domains().unwrap();
+        assert!(vms.iter().all(|vm| all.contains(&vm.status())), "{all:?}");
+    }
+    let ports: BTreeSet<_> = vms.iter().filter_map(|vm| vm.status().vnc).map(|vnc| vnc.port).collect();
+    assert_eq!(ports.len(), 2, "a screen for each that runs");
+    // A new run may have its screen elsewhere.
+    bench.hypervisor.destroy(vms[1].id).unwrap();
+    vms[1].start(Start::Paused);
+    assert!(bench.hypervisor.domains().unwrap().contains(&vms[1].status()));
+}
+
+fn as_many_devices_as_promised(bench: &Bench) {
+    let mut spec = spec(&[]);
+    let can = bench.hypervisor.capabilities(&spec);
+    let disks: Vec<_> = (0..can.max_disks).map(|_| bench.disk()).collect();
+    spec.disks = self::spec(&disks).disks;
+    spec.nics = (0..can.max_nics).map(|n| nic(n as u8, NicLink::User)).collect();
+    spec.vcpus = can.max_vcpus;
+    let vm = bench.vm_with(&spec);
+    vm.start(Start::Paused);
+    assert_eq!(vm.state(), PowerState::Paused);
+}
+
+fn it_says_what_it_is(bench: &Bench) {
+    let info = bench.hypervisor.info().unwrap();
+    assert!(["fake", "libvirt"].contains(&bench.hypervisor.kind()));
+    assert!(!info.version.is_empty() && info.cpus > 0 && info.memory > MiB(0), "{info:?}");
+}
+
+fn strange_names_are_no_bridges(bench: &Bench) {
+    for name in ["", "lo", "..", "a/b", "no-such-bridge0", "a\0b"] {
+        assert!(!bench.hypervisor.has_bridge(name).unwrap(), "{name:?}");
+    }
+}
