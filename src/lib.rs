@@ -26,3 +26,4 @@ pub mod hypervisor;
 pub mod model;
 pub mod storage;
 pub mod store;
+pub mod tasks;
