@@ -22,8 +22,10 @@
 pub mod error;
 pub mod escape;
 pub mod exec;
+pub mod host;
 pub mod hypervisor;
 pub mod model;
+pub mod operations;
 pub mod storage;
 pub mod store;
 pub mod tasks;

@@ -13,5 +13,7 @@
 )]
 
 mod backends;
+mod faults;
 mod harness;
+mod hosts;
 mod store;

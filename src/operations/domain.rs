@@ -1,0 +1,74 @@
+//! From rows to what the hypervisor is told.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
+use crate::model::{Disk, DiskSpec, DomainSpec, Mac, NicSpec, Storlink, StorlinkId, Vm, VmId};
+use crate::storage::VolumeDriver;
+use crate::store::{disks, nics};
+
+use super::{Core, bridge, guard};
+
+/// A VM with everything that its domain is made of.
+pub struct Machine {
+    pub vm: Vm,
+    pub disks: Vec<Disk>,
+    pub plugs: Vec<Plug>,
+    pub storlinks: HashMap<StorlinkId, Storlink>,
+}
+
+/// A NIC and the bridge that it is plugged into, by the client's name.
+pub struct Plug {
+    pub mac: Mac,
+    pub switch: String,
+}
+
+impl Machine {
+    pub fn load(core: &Core, id: VmId) -> Result<Self> {
+        core.store.read(|c| {
+            let vm = guard::vm(c, &core.pm, id)?;
+            let disks = disks::of_vm(c, id)?;
+            let nics = nics::of_vm(c, id)?.into_iter();
+            let plugs = nics.map(|nic| Plug { mac: nic.mac, switch: nic.switch }).collect();
+            let mut storlinks = HashMap::new();
+            for disk in &disks {
+                storlinks.insert(disk.storlink, guard::storlink(c, &core.pm, disk.storlink)?);
+            }
+            Ok(Self { vm, disks, plugs, storlinks })
+        })
+    }
+
+    /// The driver of the storlink that a disk of this VM is on.
+    pub fn driver(&self, core: &Core, disk: &Disk) -> Result<Box<dyn VolumeDriver>> {
+        let storlink = self.storlinks.get(&disk.storlink);
+        (core.volumes)(storlink.ok_or_else(|| Error::internal(format!("disk {} without its storlink", disk.id)))?)
+    }
+
+    pub fn spec(&self, core: &Core) -> Result<DomainSpec> {
+        let mut spec = DomainSpec {
+            id: self.vm.id,
+            vcpus: self.vm.cpu,
+            memory: self.vm.memory,
+            max_memory: self.vm.maxmem,
+            disks: Vec::new(),
+            nics: Vec::new(),
+            vnc_password: self.vm.vnc_password.clone(),
+        };
+        for disk in &self.disks {
+            let driver = self.driver(core, disk)?;
+            spec.disks.push(DiskSpec {
+                id: disk.id,
+                order: disk.order,
+                source: driver.source(&disk.volume)?,
+                format: disk.format,
+                cache: driver.cache_mode()?,
+            });
+        }
+        let can = core.hypervisor.capabilities(&spec);
+        for plug in &self.plugs {
+            let link = bridge::resolve(core, &plug.switch, &can)?.map_err(|why| Error::refused("pengx", why))?;
+            spec.nics.push(NicSpec { mac: plug.mac, link });
+        }
+        Ok(spec)
+    }
+}

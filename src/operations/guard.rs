@@ -1,0 +1,36 @@
+//! Finding what an operation names, or saying why it cannot be had: it is not there, or it is another host's.
+
+use crate::error::{Error, Result};
+use crate::model::{Pm, Storlink, StorlinkId, Template, TemplateId, Vm, VmId};
+use crate::store::{Conn, storlinks, templates, vms};
+
+/// A VM of this host. Another host's hypervisor is not ours to command: a VM must never run twice.
+pub(super) fn vm(c: &mut Conn, pm: &Pm, id: VmId) -> Result<Vm> {
+    let vm = vms::find(c, id)?.ok_or_else(|| Error::not_found("vm", id))?;
+    if vm.pm != pm.id {
+        return Err(Error::wrong_state(format!("vm {}", vm.name), format!("on pm {}", vm.pm), "ask the server there"));
+    }
+    Ok(vm)
+}
+
+pub(super) fn template(c: &mut Conn, id: TemplateId) -> Result<Template> {
+    templates::find(c, id)?.ok_or_else(|| Error::not_found("template", id))
+}
+
+/// A storlink that this host can reach: its own, or a shared one.
+pub(super) fn storlink(c: &mut Conn, pm: &Pm, id: StorlinkId) -> Result<Storlink> {
+    let storlink = storlinks::find(c, id)?.ok_or_else(|| Error::not_found("storlink", id))?;
+    if !reaches(pm, &storlink) {
+        let is = format!("on pm {} and not shared", storlink.pm);
+        return Err(Error::wrong_state(
+            format!("storlink {}", storlink.name),
+            is,
+            "use one of this host, or a shared one",
+        ));
+    }
+    Ok(storlink)
+}
+
+pub(super) fn reaches(pm: &Pm, storlink: &Storlink) -> bool {
+    storlink.pm == pm.id || storlink.shared
+}

@@ -1,0 +1,199 @@
+//! The use cases. An operation reads as plan, steps, settle; a query is a plain function. Here alone store, hypervisor,
+//! storage and host meet, and here it is decided what each action may do. Knows no HTTP, and no backend by name.
+
+pub mod bridge;
+mod compensate;
+pub mod domain;
+mod guard;
+pub mod inventory;
+pub mod pm;
+pub mod storlink;
+pub mod task;
+pub mod template;
+pub mod vm;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::hypervisor::Hypervisor;
+use crate::model::{Clock, Ids, Lane, Lock, NicLink, Pm, Storlink, TaskKind};
+use crate::storage::VolumeDriver;
+use crate::store::Store;
+pub use crate::tasks::Done;
+use crate::tasks::{Engine, Ground, Probe, TaskHandle, TaskSettings, TaskSpec, Work};
+
+use inventory::Inventory;
+
+/// One way to change the world. Inputs are plain data: ids, names, sizes.
+pub trait Operation: Send + 'static {
+    const KIND: TaskKind;
+    type Output: Send + 'static;
+
+    /// Which threads run it: `Long` for what copies data.
+    fn lane(&self) -> Lane {
+        Lane::Quick
+    }
+
+    /// What it is about, for people; `vm web1`. May read a row.
+    fn subject(&self, core: &Core) -> Result<String>;
+
+    /// Everything it touches.
+    fn locks(&self) -> Vec<Lock>;
+
+    /// Plan, steps, settle.
+    fn run(self, core: &Core, work: &mut Work<'_>) -> Result<Self::Output>;
+}
+
+/// Opens the driver of a storlink.
+pub type Opener = Arc<dyn Fn(&Storlink) -> Result<Box<dyn VolumeDriver>> + Send + Sync>;
+
+/// What an operator can set about operations.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `N` of a network list means bridge `<prefix>N`.
+    pub bridge_prefix: String,
+    /// From a client's name for a bridge to what this host has.
+    pub bridges: HashMap<String, NicLink>,
+    /// How long a guest may take to power off after it was asked.
+    pub shutdown_timeout: Duration,
+    /// How often it is asked.
+    pub shutdown_repeat: Duration,
+    pub tasks: TaskSettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            bridge_prefix: "xenbr".to_owned(),
+            bridges: HashMap::new(),
+            shutdown_timeout: Duration::from_secs(120),
+            shutdown_repeat: Duration::from_secs(5),
+            tasks: TaskSettings::default(),
+        }
+    }
+}
+
+/// What a core is built from.
+pub struct Parts {
+    pub store: Store,
+    pub hypervisor: Arc<dyn Hypervisor>,
+    pub volumes: Opener,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<dyn Ids>,
+    pub probe: Arc<dyn Probe>,
+    /// This host, as its row will say.
+    pub pm: Pm,
+    pub settings: Settings,
+}
+
+/// The one handle that a dialect holds. Cheap to clone.
+#[derive(Clone)]
+pub struct Core(Arc<Inner>);
+
+/// What a [`Core`] points to; open to operations alone.
+pub struct Inner {
+    store: Store,
+    hypervisor: Arc<dyn Hypervisor>,
+    volumes: Opener,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+    pm: Pm,
+    settings: Settings,
+    inventory: Inventory,
+    listings: vm::Listings,
+    usages: storlink::Usages,
+    engine: std::sync::OnceLock<Engine>,
+    /// Blocking reads under way at once; more would only wait for each other.
+    reads: Arc<tokio::sync::Semaphore>,
+}
+
+impl std::ops::Deref for Core {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// Blocking reads under way at once.
+const READS: usize = 16;
+
+impl Core {
+    /// Starts the threads of tasks and inventory. The database may be away, and so may the hypervisor.
+    pub fn start(parts: Parts) -> Self {
+        let inventory = Inventory::new(&parts.hypervisor);
+        let core = Self(Arc::new(Inner {
+            store: parts.store,
+            hypervisor: parts.hypervisor,
+            volumes: parts.volumes,
+            clock: parts.clock,
+            ids: parts.ids,
+            pm: parts.pm,
+            settings: parts.settings,
+            inventory,
+            listings: vm::Listings::default(),
+            usages: storlink::Usages::default(),
+            engine: std::sync::OnceLock::new(),
+            reads: Arc::new(tokio::sync::Semaphore::new(READS)),
+        }));
+        // Weak, or the engine inside the core would keep the core alive for ever.
+        let weak = Arc::downgrade(&core.0);
+        let engine = Engine::start(Ground {
+            store: core.store.clone(),
+            clock: core.clock.clone(),
+            ids: core.ids.clone(),
+            pm: core.pm.id,
+            compensate: Box::new(move |c| match weak.upgrade() {
+                Some(inner) => compensate::apply(&Core(inner), c),
+                None => Err(Error::unavailable("pengx is stopping and")),
+            }),
+            probe: parts.probe,
+            settings: core.settings.tasks,
+        });
+        // The cell is new, so this sets it.
+        core.engine.get_or_init(|| engine);
+        core
+    }
+
+    /// Submits an operation as a task. Blocks for its admission; see [`Core::submit`] for async callers.
+    pub fn submit_blocking<O: Operation>(&self, operation: O) -> Result<TaskHandle<O::Output>> {
+        let spec = TaskSpec {
+            kind: O::KIND,
+            lane: operation.lane(),
+            subject: operation.subject(self)?,
+            locks: operation.locks(),
+        };
+        let core = self.clone();
+        self.tasks()?.submit(spec, move |work| operation.run(&core, work))
+    }
+
+    /// Submits an operation as a task; the handle waits for its end.
+    pub async fn submit<O: Operation>(&self, operation: O) -> Result<TaskHandle<O::Output>> {
+        self.read(move |core| core.submit_blocking(operation)).await
+    }
+
+    /// Runs a blocking query off the async threads.
+    pub async fn read<T: Send + 'static>(&self, query: impl FnOnce(&Core) -> Result<T> + Send + 'static) -> Result<T> {
+        let turn = self.reads.clone().acquire_owned().await;
+        let core = self.clone();
+        let blocking = move || {
+            // Kept by the thread: a caller that hangs up does not make room for another one.
+            let _turn = turn;
+            query(&core)
+        };
+        let done = tokio::task::spawn_blocking(blocking).await;
+        done.unwrap_or_else(|why| Err(Error::internal("a query panicked").caused_by(why)))
+    }
+
+    pub fn tasks(&self) -> Result<&Engine> {
+        self.engine.get().ok_or_else(|| Error::internal("tasks before the start"))
+    }
+
+    /// Lets running tasks end within `deadline`; blocks.
+    pub fn stop(&self, deadline: Duration) {
+        if let Some(engine) = self.engine.get() {
+            engine.stop(deadline);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Registers a storlink of this host.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Access, Lock, Name, Resource, Storlink, StorlinkId, StorlinkLevel, StorlinkType, TaskKind, Usage};
+use crate::operations::{Core, Operation};
+use crate::store::storlinks::{self, NewStorlink};
+use crate::tasks::Work;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateStorlink {
+    pub name: Name,
+    /// Directory, volume group or pool.
+    pub link: String,
+    pub kind: StorlinkType,
+    pub level: StorlinkLevel,
+    pub desc: String,
+    pub shared: bool,
+}
+
+impl Operation for CreateStorlink {
+    const KIND: TaskKind = TaskKind::StorlinkCreate;
+    type Output = StorlinkId;
+
+    fn subject(&self, _: &Core) -> Result<String> {
+        Ok(format!("storlink {}", self.name))
+    }
+
+    fn locks(&self) -> Vec<Lock> {
+        vec![Lock { resource: Resource::Name("storlink", self.name.to_string()), access: Access::Changes }]
+    }
+
+    fn run(self, core: &Core, work: &mut Work<'_>) -> Result<StorlinkId> {
+        let pm = core.pm.id;
+        if core.store.read(|c| storlinks::find_by_name(c, pm, self.name.as_str()))?.is_some() {
+            return Err(Error::new(ErrorKind::Exists { what: "storlink", name: self.name.into_string() }));
+        }
+        let usage = check(core, &self.link, self.kind, self.level)?;
+        let storlink = NewStorlink {
+            uuid: core.ids.uuid(),
+            pm,
+            name: self.name.to_string(),
+            link: self.link,
+            kind: self.kind,
+            level: self.level,
+            usage,
+            desc: self.desc,
+            shared: self.shared,
+        };
+        let outcome = format!("storlink {} is registered", self.name);
+        work.settle(&outcome, &[], |tx| storlinks::insert(tx, &storlink))
+    }
+}
+
+/// How full the link is; `Invalid` on `link` when it is not there or cannot be used.
+pub fn check(core: &Core, link: &str, kind: StorlinkType, level: StorlinkLevel) -> Result<Usage> {
+    let draft = Storlink {
+        id: StorlinkId(0),
+        uuid: uuid::Uuid::nil(),
+        pm: core.pm.id,
+        name: String::new(),
+        link: link.to_owned(),
+        kind,
+        level,
+        usage: Usage::default(),
+        desc: String::new(),
+        shared: false,
+    };
+    let answer = (core.volumes)(&draft).and_then(|driver| driver.check().and_then(|()| driver.usage()));
+    answer.map_err(|error| match error.kind() {
+        ErrorKind::Refused { why, .. } => Error::invalid("link", why.clone()),
+        _ => error,
+    })
+}

@@ -1,0 +1,9 @@
+//! Storlinks: the pools that volumes are on.
+
+mod create;
+mod query;
+mod usage;
+
+pub use create::{CreateStorlink, check};
+pub use query::list;
+pub use usage::Usages;

@@ -1,0 +1,91 @@
+//! How full storlinks are, asked without waiting for a sick one.
+//!
+//! Law: at most one probe of a storlink is under way, however many ask; who asks waits for it a short while only, and is
+//! then given what the storage said last.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::model::{Storlink, StorlinkId, Usage};
+use crate::operations::{Core, guard};
+use crate::store::storlinks;
+
+/// How long a list waits for one storage.
+const WAIT: Duration = Duration::from_secs(2);
+/// How often at most what a storage said goes to its row, for the time after a restart.
+const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What is known and what is being asked.
+#[derive(Default)]
+pub struct Usages(Mutex<HashMap<StorlinkId, Known>>);
+
+#[derive(Default)]
+struct Known {
+    last: Option<Usage>,
+    saved: Option<Instant>,
+    /// Rings when the probe that is under way has ended.
+    probe: Option<watch::Receiver<()>>,
+}
+
+impl Usages {
+    fn lock(&self) -> MutexGuard<'_, HashMap<StorlinkId, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the storage says now, or said last.
+pub(super) async fn usage(core: &Core, storlink: &Storlink) -> Usage {
+    if !guard::reaches(&core.pm, storlink) {
+        return storlink.usage;
+    }
+    let mut ended = probe(core, storlink);
+    // Ended, given up by its sender, or too slow: what is known now is the answer in any case.
+    drop(tokio::time::timeout(WAIT, ended.changed()).await);
+    let known = core.usages.lock();
+    known.get(&storlink.id).and_then(|known| known.last).unwrap_or(storlink.usage)
+}
+
+/// Begins a probe, or joins the one that is under way.
+fn probe(core: &Core, storlink: &Storlink) -> watch::Receiver<()> {
+    let mut all = core.usages.lock();
+    let known = all.entry(storlink.id).or_default();
+    if let Some(probe) = &known.probe {
+        return probe.clone();
+    }
+    let (done, ended) = watch::channel(());
+    known.probe = Some(ended.clone());
+    let (core, storlink) = (core.clone(), storlink.clone());
+    // The driver keeps its own deadline, so the thread comes back.
+    tokio::task::spawn_blocking(move || {
+        let said = (core.volumes)(&storlink).and_then(|driver| driver.usage());
+        if let Err(why) = &said {
+            tracing::warn!(storlink = %storlink.id, error = why.story(), "the storage does not say how full it is");
+        }
+        keep(&core, storlink.id, said.ok());
+        done.send_replace(());
+    });
+    ended
+}
+
+fn keep(core: &Core, id: StorlinkId, said: Option<Usage>) {
+    let save = {
+        let mut all = core.usages.lock();
+        let known = all.entry(id).or_default();
+        known.probe = None;
+        let changed = said.is_some() && said != known.last;
+        known.last = said.or(known.last);
+        let due = changed && known.saved.is_none_or(|saved| saved.elapsed() >= SAVE_INTERVAL);
+        if due {
+            known.saved = Some(Instant::now());
+        }
+        known.last.filter(|_| due)
+    };
+    if let Some(usage) = save
+        && let Err(why) = core.store.note_tx(|tx| storlinks::set_usage(tx, id, usage))
+    {
+        tracing::warn!(storlink = %id, error = why.story(), "how full it is could not be kept");
+    }
+}

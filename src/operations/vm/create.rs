@@ -1,0 +1,241 @@
+//! Creates a VM from a template or with an empty disk, and leaves it off.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{
+    Access, Compensation, Disk, DiskId, DiskOwner, Format, Lane, Lock, Mac, MiB, Name, Resource, Secret, Storlink,
+    StorlinkId, TaskKind, TemplateId, Vm, VmId, VolumeName,
+};
+use crate::operations::domain::{Machine, Plug};
+use crate::operations::{Core, Operation, bridge, guard};
+use crate::storage::{Control, NewVolume, VolumeDriver};
+use crate::store::{disks, nics, vms};
+use crate::tasks::Work;
+
+use super::{Known, check};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateVm {
+    pub name: Name,
+    pub template: Option<TemplateId>,
+    /// Where its disks go.
+    pub storlink: StorlinkId,
+    /// Virtual CPUs.
+    pub cpu: u32,
+    pub memory: MiB,
+    pub maxmem: MiB,
+    /// Grows the template's first disk; the size of the only disk where there is no template.
+    pub os_disk_size: Option<MiB>,
+    pub extra_disk_size: Option<MiB>,
+    /// The template's, else qcow2.
+    pub format: Option<Format>,
+    /// A number or the name of a bridge, for one NIC each.
+    pub networks: Vec<String>,
+    pub desc: String,
+}
+
+impl Operation for CreateVm {
+    const KIND: TaskKind = TaskKind::VmCreate;
+    type Output = VmId;
+
+    fn lane(&self) -> Lane {
+        if self.template.is_some() { Lane::Long } else { Lane::Quick }
+    }
+
+    fn subject(&self, _: &Core) -> Result<String> {
+        Ok(format!("vm {}", self.name))
+    }
+
+    fn locks(&self) -> Vec<Lock> {
+        let mut locks = vec![
+            Lock { resource: Resource::Name("vm", self.name.to_string()), access: Access::Changes },
+            Lock { resource: Resource::Storlink(self.storlink), access: Access::Uses },
+        ];
+        if let Some(template) = self.template {
+            locks.push(Lock { resource: Resource::Template(template), access: Access::Uses });
+        }
+        locks
+    }
+
+    fn run(self, core: &Core, work: &mut Work<'_>) -> Result<VmId> {
+        let plan = Plan::make(&self, core)?;
+        let vm = plan.machine.vm.id;
+        let share = 100 / u32::try_from(plan.volumes.len().max(1)).unwrap_or(100);
+        for (n, (disk, make)) in (0..).zip(plan.machine.disks.iter().zip(&plan.volumes)) {
+            let undo = Compensation::DeleteVolume { storlink: disk.storlink, volume: disk.volume.clone() };
+            let reporter = work.reporter();
+            let step = format!("making disk {}", disk.order);
+            let progress = |percent: u32| reporter.progress(share * n + percent * share / 100, &step);
+            let control = Control { cancel: reporter.cancel_flag(), progress: &progress };
+            work.step(&undo, || plan.driver.create(&disk.volume, make, &control))?;
+        }
+        let spec = plan.machine.spec(core)?;
+        work.step(&Compensation::Undefine { vm }, || core.hypervisor.define(&spec))?;
+        core.inventory.refresh()?;
+        work.settle(&format!("vm {} is created", self.name), &[], |tx| {
+            vms::insert(tx, &plan.machine.vm)?;
+            plan.machine.disks.iter().try_for_each(|disk| disks::insert(tx, disk))?;
+            plan.nics.iter().try_for_each(|nic| nics::insert(tx, nic).map(|_| ()))
+        })?;
+        Ok(vm)
+    }
+}
+
+/// What will be made; nothing has been touched yet.
+struct Plan {
+    machine: Machine,
+    /// One for each disk of the machine.
+    volumes: Vec<NewVolume>,
+    nics: Vec<nics::NewNic>,
+    driver: Box<dyn VolumeDriver>,
+}
+
+impl Plan {
+    fn make(wish: &CreateVm, core: &Core) -> Result<Self> {
+        let (storlink, sources) = core.store.read(|c| {
+            if vms::find_by_name(c, wish.name.as_str())?.is_some() {
+                return Err(Error::new(ErrorKind::Exists { what: "vm", name: wish.name.to_string() }));
+            }
+            let storlink = guard::storlink(c, &core.pm, wish.storlink)?;
+            let mut sources = Vec::new();
+            if let Some(template) = wish.template {
+                guard::template(c, template)?;
+                for disk in disks::of_template(c, template)? {
+                    let storlink = guard::storlink(c, &core.pm, disk.storlink)?;
+                    sources.push((disk, storlink));
+                }
+            }
+            Ok((storlink, sources))
+        })?;
+        // Nothing is copied for a hypervisor that could not be told of it.
+        core.hypervisor.info()?;
+        let driver = (core.volumes)(&storlink)?;
+        // Where a storlink is gone, nothing could be undone either, so nothing is begun there.
+        driver.usage()?;
+        let can = check(core, &wish.known())?;
+        let volumes = wish.volumes(core, driver.as_ref(), &sources)?;
+        let vm = VmId(core.ids.uuid());
+        let nics = wish.nics(core, vm, can.mac_prefix)?;
+        let machine = wish.machine(core, vm, storlink, &volumes, &nics);
+        Ok(Self { machine, volumes, nics, driver })
+    }
+}
+
+impl CreateVm {
+    fn known(&self) -> Known {
+        Known {
+            template: self.template,
+            storlink: Some(self.storlink),
+            cpu: Some(self.cpu),
+            memory: Some(self.memory),
+            maxmem: Some(self.maxmem),
+            os_disk_size: self.os_disk_size,
+            extra_disk_size: self.extra_disk_size,
+            format: self.format,
+            networks: self.networks.clone(),
+        }
+    }
+
+    /// The volumes to make: copies of the template's disks, or an empty one; and the extra one.
+    fn volumes(&self, core: &Core, driver: &dyn VolumeDriver, sources: &[(Disk, Storlink)]) -> Result<Vec<NewVolume>> {
+        let template_format = sources.first().map(|(disk, _)| disk.format);
+        let format = self.format.or(template_format).unwrap_or(driver.info().default_format);
+        let mut volumes = Vec::new();
+        for (disk, from) in sources {
+            let source = (core.volumes)(from)?;
+            if !source.exists(&disk.volume)? {
+                let why = format!("the template's image {} is gone from storlink {}", disk.volume, from.name);
+                return Err(Error::refused("storage", why));
+            }
+            // Read again at each use: the file may have been exchanged since the template was added.
+            source.probe(&disk.volume, disk.format)?;
+            let copy_of = Some((source.source(&disk.volume)?, disk.format));
+            volumes.push(NewVolume { format, size: disk.size, copy_of });
+        }
+        match (volumes.first_mut(), self.os_disk_size) {
+            (Some(os), Some(size)) => os.size = size,
+            (Some(_), None) => {}
+            (None, Some(size)) => volumes.push(NewVolume { format, size, copy_of: None }),
+            (None, None) => return Err(Error::invalid("os_disk_size", "is required without a template")),
+        }
+        if let Some(size) = self.extra_disk_size {
+            volumes.push(NewVolume { format, size, copy_of: None });
+        }
+        Ok(volumes)
+    }
+
+    fn nics(&self, core: &Core, vm: VmId, mac_prefix: [u8; 3]) -> Result<Vec<nics::NewNic>> {
+        let mut nics: Vec<nics::NewNic> = Vec::new();
+        for (n, item) in self.networks.iter().enumerate() {
+            let switch = bridge::name(core, item);
+            let mac = core.store.read(|c| {
+                loop {
+                    let mac = new_mac(core, mac_prefix);
+                    if nics.iter().all(|nic| nic.mac != mac) && !nics::mac_taken(c, mac)? {
+                        return Ok(mac);
+                    }
+                }
+            })?;
+            nics.push(nics::NewNic { uuid: core.ids.uuid(), vm, name: format!("eth{n}"), mac, switch, ip: None });
+        }
+        Ok(nics)
+    }
+
+    fn machine(
+        &self,
+        core: &Core,
+        id: VmId,
+        storlink: Storlink,
+        volumes: &[NewVolume],
+        nics: &[nics::NewNic],
+    ) -> Machine {
+        let now = core.clock.now();
+        let disk = |(order, volume): (u32, &NewVolume)| {
+            let disk = DiskId(core.ids.uuid());
+            Disk {
+                id: disk,
+                owner: DiskOwner::Vm(id),
+                order,
+                size: volume.size,
+                format: volume.format,
+                storlink: storlink.id,
+                volume: VolumeName::new(disk, volume.format),
+                desc: None,
+                created_at: now,
+            }
+        };
+        Machine {
+            vm: Vm {
+                id,
+                template: self.template,
+                pm: core.pm.id,
+                name: self.name.to_string(),
+                cpu: self.cpu,
+                memory: self.memory,
+                maxmem: self.maxmem,
+                desc: self.desc.clone(),
+                pcivf: None,
+                vnc_password: new_vnc_password(core),
+                created_at: now,
+                recent_booted_at: None,
+                updated_at: now,
+            },
+            disks: (0..).zip(volumes).map(disk).collect(),
+            plugs: nics.iter().map(|nic| Plug { mac: nic.mac, switch: nic.switch.clone() }).collect(),
+            storlinks: [(storlink.id, storlink)].into(),
+        }
+    }
+}
+
+fn new_mac(core: &Core, [a, b, c]: [u8; 3]) -> Mac {
+    let [.., x, y, z] = core.ids.uuid().into_bytes();
+    Mac([a, b, c, x, y, z])
+}
+
+/// Eight characters, which is all that VNC looks at; from the bytes of a uuid that are random in full.
+fn new_vnc_password(core: &Core) -> Secret {
+    const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let bytes = core.ids.uuid().into_bytes();
+    let random = bytes.iter().take(6).chain(bytes.iter().skip(9)).take(8);
+    let text = random.filter_map(|b| ALPHABET.get(usize::from(b % 32))).map(|b| char::from(*b)).collect();
+    Secret::new(text)
+}

@@ -1,0 +1,48 @@
+//! Virtual machines: created, started, stopped, deleted, looked at.
+
+mod check;
+mod create;
+mod delete;
+mod power;
+mod query;
+
+pub use check::{Known, check};
+pub use create::CreateVm;
+pub use delete::DeleteVm;
+pub use power::{PoweroffVm, ShutdownVm, StartVm};
+pub use query::{Listings, VmView, find, list};
+
+use crate::error::{Error, Result};
+use crate::model::{PowerState, VmId};
+
+use super::Core;
+
+/// The state of a VM's domain, asked of the hypervisor now. A domain that it does not have is off.
+fn state_now(core: &Core, id: VmId) -> Result<PowerState> {
+    Ok(core.hypervisor.domain(id)?.map_or(PowerState::Shutdown, |domain| domain.state))
+}
+
+/// The subject and the lock of an operation on the one VM that its field `vm` names.
+macro_rules! changes_its_vm {
+    () => {
+        fn subject(&self, core: &$crate::operations::Core) -> $crate::error::Result<String> {
+            $crate::operations::vm::noun(core, self.vm)
+        }
+
+        fn locks(&self) -> Vec<$crate::model::Lock> {
+            let resource = $crate::model::Resource::Vm(self.vm);
+            vec![$crate::model::Lock { resource, access: $crate::model::Access::Changes }]
+        }
+    };
+}
+use changes_its_vm;
+
+/// For subjects of tasks and for refusals: `vm web1`.
+fn noun(core: &Core, id: VmId) -> Result<String> {
+    let vm = core.store.read(|c| super::guard::vm(c, &core.pm, id))?;
+    Ok(format!("vm {}", vm.name))
+}
+
+fn wrong_state(what: String, is: PowerState, needs: &str) -> Error {
+    Error::wrong_state(what, is.word(), needs)
+}

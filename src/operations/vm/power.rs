@@ -1,0 +1,137 @@
+//! Power: start, shut down, pull the plug.
+
+use std::time::Instant;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::hypervisor::Start;
+use crate::model::{Compensation, PowerState, TaskKind, VmId};
+use crate::operations::domain::Machine;
+use crate::operations::{Core, Operation};
+use crate::store::vms;
+use crate::tasks::Work;
+
+use super::{changes_its_vm, noun, state_now, wrong_state};
+
+/// Starts a VM that is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StartVm {
+    pub vm: VmId,
+}
+
+impl Operation for StartVm {
+    const KIND: TaskKind = TaskKind::VmStart;
+    type Output = ();
+
+    changes_its_vm!();
+
+    fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
+        let machine = Machine::load(core, self.vm)?;
+        let name = format!("vm {}", machine.vm.name);
+        let state = state_now(core, self.vm)?;
+        if state.is_active() {
+            return Err(wrong_state(name, state, "it is started already"));
+        }
+        let spec = machine.spec(core)?;
+        for disk in &machine.disks {
+            if !machine.driver(core, disk)?.exists(&disk.volume)? {
+                let why = format!("volume {} of {name} is not on storlink {}", disk.volume, disk.storlink);
+                return Err(Error::refused("storage", why));
+            }
+        }
+        // The rows may have changed since it ran last; defining again what is defined is no change.
+        work.act(|| core.hypervisor.define(&spec))?;
+        work.step(&Compensation::Destroy { vm: self.vm }, || core.hypervisor.start(self.vm, Start::Running))?;
+        core.inventory.refresh()?;
+        let now = core.clock.now();
+        work.settle(&format!("{name} is started"), &[], |tx| vms::set_booted(tx, self.vm, now))
+    }
+}
+
+/// Asks the guest to power off, and waits until it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownVm {
+    pub vm: VmId,
+}
+
+impl Operation for ShutdownVm {
+    const KIND: TaskKind = TaskKind::VmShutdown;
+    type Output = ();
+
+    changes_its_vm!();
+
+    fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
+        let name = noun(core, self.vm)?;
+        match state_now(core, self.vm)? {
+            PowerState::Running => {}
+            PowerState::Paused => return Err(wrong_state(name, PowerState::Paused, "resume it first")),
+            state => return Err(wrong_state(name, state, "it is not running")),
+        }
+        let (timeout, repeat) = (core.settings.shutdown_timeout, core.settings.shutdown_repeat);
+        let deadline = Instant::now() + timeout;
+        work.act(|| ask(core, self.vm))?;
+        loop {
+            if wait_off(core, work, self.vm, deadline.min(Instant::now() + repeat))? {
+                return work.settle(&format!("{name} is shut down"), &[], |_| Ok(()));
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::new(ErrorKind::Timeout {
+                    action: format!("{name} did not power off"),
+                    after: timeout,
+                }));
+            }
+            // A guest that is still booting loses the request, so it is made again and again; a hypervisor that is away
+            // for a moment is no reason to give up.
+            work.act(|| match ask(core, self.vm) {
+                Err(away) if matches!(away.kind(), ErrorKind::Unavailable { .. }) => Ok(()),
+                other => other,
+            })?;
+        }
+    }
+}
+
+/// A guest that is off meanwhile has nothing against it.
+fn ask(core: &Core, vm: VmId) -> Result<()> {
+    match core.hypervisor.request_shutdown(vm) {
+        Err(off) if matches!(off.kind(), ErrorKind::WrongState { .. }) => core.inventory.refresh(),
+        other => other,
+    }
+}
+
+/// Whether the domain is off before `until`. Looks up now and then to see whether the task was cancelled.
+fn wait_off(core: &Core, work: &Work<'_>, vm: VmId, until: Instant) -> Result<bool> {
+    loop {
+        let look_up = until.min(Instant::now() + std::time::Duration::from_millis(500));
+        let state = core.inventory.wait_for(vm, look_up, |state| !state.is_active() && state != PowerState::Unknown);
+        if matches!(state, PowerState::Shutdown | PowerState::Crashed) {
+            return Ok(true);
+        }
+        work.checkpoint()?;
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+    }
+}
+
+/// Pulls the plug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoweroffVm {
+    pub vm: VmId,
+}
+
+impl Operation for PoweroffVm {
+    const KIND: TaskKind = TaskKind::VmPoweroff;
+    type Output = ();
+
+    changes_its_vm!();
+
+    fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
+        let name = noun(core, self.vm)?;
+        let state = state_now(core, self.vm)?;
+        if !state.is_active() {
+            return Err(wrong_state(name, state, "it is off already"));
+        }
+        work.act(|| core.hypervisor.destroy(self.vm))?;
+        core.inventory.refresh()?;
+        work.settle(&format!("{name} is powered off"), &[], |_| Ok(()))
+    }
+}

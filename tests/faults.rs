@@ -1,0 +1,306 @@
+//! Every operation, failing and dying at every single point: afterwards the world is as it was, or the task is finished.
+
+use pengx::error::{ErrorKind, Result};
+use pengx::hypervisor::Answer;
+use pengx::model::*;
+use pengx::operations::storlink::CreateStorlink;
+use pengx::operations::template::AddTemplate;
+use pengx::operations::vm::{DeleteVm, PoweroffVm, ShutdownVm, StartVm};
+use pengx::tasks::Fate;
+
+use crate::harness::app::{App, make_image};
+use crate::harness::world::World;
+
+/// An operation, the world it needs, and how one sees that it is done.
+struct Scenario {
+    name: &'static str,
+    prepare: fn(&App) -> Option<VmId>,
+    run: fn(&App, Option<VmId>) -> Result<()>,
+    done: fn(&App, Option<VmId>) -> bool,
+}
+
+fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario {
+            name: "storlink.create",
+            prepare: |_| None,
+            run: |app, _| {
+                app.run(CreateStorlink {
+                    name: "store1".parse().unwrap(),
+                    link: app.site.store_dir().to_str().unwrap().to_owned(),
+                    kind: StorlinkType::Local,
+                    level: StorlinkLevel::File,
+                    desc: String::new(),
+                    shared: false,
+                })
+                .map(drop)
+            },
+            done: |app, _| app.store().read(pengx::store::storlinks::all).unwrap().len() == 1,
+        },
+        Scenario {
+            name: "template.add",
+            prepare: |app| {
+                app.storlink();
+                let disk = DiskId(uuid::Uuid::from_u128(7));
+                make_image(&app.site.store_dir().join(VolumeName::bare(disk).as_str()), Format::Qcow2, 1);
+                None
+            },
+            run: |app, _| {
+                app.run(AddTemplate {
+                    name: "t".parse().unwrap(),
+                    os: Os::Other,
+                    os_arch: OsArch::X86,
+                    desc: String::new(),
+                    storlink: StorlinkId(1),
+                    disk: DiskId(uuid::Uuid::from_u128(7)),
+                    format: Format::Qcow2,
+                })
+                .map(drop)
+            },
+            done: |app, _| app.store().read(pengx::store::templates::all).unwrap().len() == 1,
+        },
+        Scenario {
+            name: "vm.create from a template",
+            prepare: |app| {
+                let storlink = app.storlink();
+                app.template(storlink, Format::Qcow2);
+                None
+            },
+            run: |app, _| {
+                let template = app.store().read(pengx::store::templates::all).unwrap()[0].id;
+                app.run(app.vm_of(StorlinkId(1), Some(template), "web1")).map(drop)
+            },
+            done: |app, _| vm_is_whole(app),
+        },
+        Scenario {
+            name: "vm.create with an empty disk",
+            prepare: |app| {
+                app.storlink();
+                None
+            },
+            run: |app, _| app.run(app.vm_of(StorlinkId(1), None, "web1")).map(drop),
+            done: |app, _| vm_is_whole(app),
+        },
+        Scenario {
+            name: "vm.start",
+            prepare: |app| Some(made(app)),
+            run: |app, vm| app.run(StartVm { vm: vm.unwrap() }),
+            done: |app, vm| state(app, vm) == Some(PowerState::Running),
+        },
+        Scenario {
+            name: "vm.shutdown",
+            prepare: |app| Some(started(app)),
+            run: |app, vm| app.run(ShutdownVm { vm: vm.unwrap() }),
+            done: |app, vm| state(app, vm) == Some(PowerState::Shutdown),
+        },
+        Scenario {
+            name: "vm.poweroff",
+            prepare: |app| Some(started(app)),
+            run: |app, vm| app.run(PoweroffVm { vm: vm.unwrap() }),
+            done: |app, vm| state(app, vm) == Some(PowerState::Shutdown),
+        },
+        Scenario {
+            name: "vm.delete",
+            prepare: |app| Some(made(app)),
+            run: |app, vm| app.run(DeleteVm { vm: vm.unwrap() }),
+            done: |app, vm| {
+                let gone = app.store().read(|c| pengx::store::vms::find(c, vm.unwrap())).unwrap().is_none();
+                gone && state(app, vm).is_none() && World::of(app).files.is_empty()
+            },
+        },
+    ]
+}
+
+fn made(app: &App) -> VmId {
+    let storlink = app.storlink();
+    app.run(app.vm_of(storlink, None, "web1")).unwrap()
+}
+
+fn started(app: &App) -> VmId {
+    let vm = made(app);
+    app.run(StartVm { vm }).unwrap();
+    vm
+}
+
+fn state(app: &App, vm: Option<VmId>) -> Option<PowerState> {
+    app.site.hypervisor.domain(vm.unwrap()).unwrap().map(|d| d.state)
+}
+
+/// Rows, volumes and domain of a created VM agree.
+fn vm_is_whole(app: &App) -> bool {
+    let store = app.store();
+    let all = store.read(pengx::store::vms::listing).unwrap();
+    let [listing] = &all[..] else { return false };
+    let disks = store.read(|c| pengx::store::disks::of_vm(c, listing.vm.id)).unwrap();
+    let files = World::of(app).files;
+    disks.len() == 2
+        && listing.nics.len() == 2
+        && disks.iter().all(|disk| files.contains_key(disk.volume.as_str()))
+        && files.keys().all(|name| name.parse::<VolumeName>().is_ok())
+        && state(app, Some(listing.vm.id)) == Some(PowerState::Shutdown)
+}
+
+/// The world after a fault: finished if the operation says so, else untouched; and never anything in between.
+fn judge(app: &App, scenario: &Scenario, vm: Option<VmId>, before: &World, case: &str) {
+    app.assert_at_rest();
+    let after = World::of(app);
+    let last = app.store().read(|c| pengx::store::tasks::recent(c, 1)).unwrap().remove(0);
+    let finished = last.state == TaskState::Success && (scenario.done)(app, vm);
+    // A power button that was pressed and whose answer was lost has been pressed.
+    let pressed = matches!(last.kind, TaskKind::VmShutdown | TaskKind::VmPoweroff) && (scenario.done)(app, vm);
+    assert!(
+        finished || pressed || after == *before,
+        "{case}: the task is {} ({})\nbefore: {before:#?}\nafter: {after:#?}",
+        last.state,
+        last.message
+    );
+    assert!(after.locks.is_empty() && after.journal.is_empty(), "{case}: {after:#?}");
+    assert!(!last.message.is_empty(), "{case}: a task that is over says how it ended");
+}
+
+/// A site on which the scenario can run, and what it was like before.
+fn prepared(scenario: &Scenario) -> (App, Option<VmId>, World) {
+    let app = App::new();
+    let vm = (scenario.prepare)(&app);
+    app.assert_at_rest();
+    let before = World::of(&app);
+    (app, vm, before)
+}
+
+/// How many points the scenario passes when all goes well.
+fn points_of(scenario: &Scenario) -> usize {
+    let (app, vm, _) = prepared(scenario);
+    app.fuse.arm(&[]);
+    (scenario.run)(&app, vm).unwrap();
+    assert!((scenario.done)(&app, vm), "{}: it is not done", scenario.name);
+    app.fuse.passed()
+}
+
+/// Runs the scenario once with these faults and judges the world; the number of points that it passed before it ended.
+fn once(scenario: &Scenario, plan: &[(usize, Fate)], case: &str) -> usize {
+    let (app, vm, before) = prepared(scenario);
+    app.fuse.arm(plan);
+    // What it answers is the task's to say; the world is judged.
+    drop((scenario.run)(&app, vm));
+    let passed = app.fuse.passed();
+    let dies = plan.iter().any(|(_, fate)| *fate == Fate::Die);
+    let app = if dies { app.restart() } else { app };
+    judge(&app, scenario, vm, &before, case);
+    passed
+}
+
+/// Runs all scenarios side by side, for most of their time is waiting; the sum of their points.
+fn each(points_of_one: impl Fn(&Scenario) -> usize + Sync) -> usize {
+    let scenarios = scenarios();
+    std::thread::scope(|scope| {
+        let all: Vec<_> = scenarios.iter().map(|scenario| scope.spawn(|| points_of_one(scenario))).collect();
+        all.into_iter().map(|one| one.join().unwrap()).sum()
+    })
+}
+
+/// One run for each point of each operation.
+fn sweep(fate: Fate) {
+    let points = each(|scenario| {
+        let total = points_of(scenario);
+        for n in 1..=total {
+            let case = format!("{}: {fate:?} at point {n} of {total}", scenario.name);
+            assert!(once(scenario, &[(n, fate)], &case) >= n, "{case}: it was not reached");
+        }
+        total
+    });
+    println!("faults: {fate:?} at {points} points of {} operations", scenarios().len());
+    assert!(points > 50);
+}
+
+#[test]
+fn every_operation_survives_a_failure_at_every_point() {
+    sweep(Fate::Fail);
+}
+
+#[test]
+fn every_operation_survives_the_death_of_the_process_at_every_point() {
+    sweep(Fate::Die);
+}
+
+/// While a failure is being undone, the undo fails too, or the process dies: the next try completes it.
+#[test]
+fn undoing_survives_failure_and_death_at_every_point() {
+    let points = each(|scenario| {
+        let mut points = 0;
+        for n in 1..=points_of(scenario) {
+            for fate in [Fate::Fail, Fate::Die] {
+                for k in 1.. {
+                    let case = format!("{}: fails at point {n}, then {fate:?} {k} points later", scenario.name);
+                    // Fewer points than that: the second fault came too late to happen.
+                    if once(scenario, &[(n, Fate::Fail), (n + k, fate)], &case) < n + k {
+                        break;
+                    }
+                    points += 1;
+                }
+            }
+        }
+        points
+    });
+    println!("faults: undoing was broken at {points} points");
+    assert!(points > 20);
+}
+
+/// The hypervisor refuses, or does it and its answer is lost.
+#[test]
+fn every_operation_survives_each_failing_hypervisor_call() {
+    let mut points = 0;
+    for scenario in scenarios() {
+        for answer in [refusal(), lost()] {
+            for n in 1.. {
+                let (app, vm, before) = prepared(&scenario);
+                let effects = app.site.fake.effects();
+                app.site.fake.fail_effect(n, answer.clone());
+                let outcome = (scenario.run)(&app, vm);
+                let happened = app.site.fake.effects() - effects >= n;
+                app.site.fake.heal();
+                let case = format!("{}: hypervisor call {n}: {answer:?}", scenario.name);
+                if !happened {
+                    outcome.unwrap();
+                    break;
+                }
+                judge(&app, &scenario, vm, &before, &case);
+                points += 1;
+            }
+        }
+    }
+    println!("faults: {points} hypervisor calls failed");
+    assert!(points > 5);
+}
+
+fn refusal() -> Answer {
+    Answer::Refuse(ErrorKind::Refused { by: "the hypervisor".to_owned(), why: "the test says so".to_owned() })
+}
+
+fn lost() -> Answer {
+    Answer::Lose(ErrorKind::Unavailable { what: "the hypervisor".to_owned() })
+}
+
+/// The storage refuses, or does it and its answer is lost.
+#[test]
+fn every_operation_survives_each_failing_storage_call() {
+    let mut points = 0;
+    for scenario in scenarios() {
+        for after in [false, true] {
+            for n in 1.. {
+                let (app, vm, before) = prepared(&scenario);
+                app.site.storage.fail_effect(n, after);
+                let outcome = (scenario.run)(&app, vm);
+                let happened = app.site.storage.effects() >= n;
+                let case = format!("{}: storage call {n}, {}", scenario.name, if after { "lost" } else { "refused" });
+                if !happened {
+                    outcome.unwrap();
+                    break;
+                }
+                judge(&app, &scenario, vm, &before, &case);
+                points += 1;
+            }
+        }
+    }
+    println!("faults: {points} storage calls failed");
+    assert!(points > 5);
+}

@@ -1,0 +1,64 @@
+//! Everything that a failed operation must leave as it was: files, domains, rows, locks.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use pengx::model::{Storlink, Usage};
+use pengx::store::{disks, journal, locks, nics, storlinks, templates, vms};
+
+use super::app::App;
+
+/// Two worlds that are equal show no trace of what happened between them. Task records are history, not world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct World {
+    /// Name and a hash of the content.
+    pub files: BTreeMap<String, u64>,
+    pub domains: Vec<String>,
+    pub rows: Vec<String>,
+    pub locks: Vec<String>,
+    pub journal: Vec<String>,
+}
+
+impl World {
+    pub fn of(app: &App) -> Self {
+        let mut files = BTreeMap::new();
+        for entry in std::fs::read_dir(app.site.store_dir()).unwrap() {
+            let entry = entry.unwrap();
+            let mut hash = DefaultHasher::new();
+            if entry.file_type().unwrap().is_file() {
+                std::fs::read(entry.path()).unwrap().hash(&mut hash);
+            } else {
+                // A pipe would be waited for, and a link leads elsewhere.
+                format!("{:?}", (entry.file_type(), std::fs::read_link(entry.path()).ok())).hash(&mut hash);
+            }
+            files.insert(entry.file_name().into_string().unwrap(), hash.finish());
+        }
+        let mut domains: Vec<String> =
+            app.site.hypervisor.domains().unwrap().iter().map(|d| format!("{} {}", d.id, d.state)).collect();
+        domains.sort();
+        domains.extend(app.site.fake.definitions().iter().map(|d| format!("{d:?}")));
+        let (rows, locks, journal) = app
+            .store()
+            .read(|c| {
+                let mut rows = Vec::new();
+                for storlink in storlinks::all(c)? {
+                    // How full it is, others decide.
+                    rows.push(format!("{:?}", Storlink { usage: Usage::default(), ..storlink }));
+                }
+                for template in templates::all(c)? {
+                    rows.extend(disks::of_template(c, template.id)?.iter().map(|d| format!("{d:?}")));
+                    rows.push(format!("{template:?}"));
+                }
+                for listing in vms::listing(c)? {
+                    rows.extend(disks::of_vm(c, listing.vm.id)?.iter().map(|d| format!("{d:?}")));
+                    rows.extend(nics::of_vm(c, listing.vm.id)?.iter().map(|n| format!("{n:?}")));
+                    rows.push(format!("{:?} {}", listing.vm, listing.vm.vnc_password.reveal()));
+                }
+                let locks = locks::all(c)?.iter().map(|l| format!("{l:?}")).collect();
+                let journal = journal::all(c)?.iter().map(|e| format!("{e:?}")).collect();
+                Ok((rows, locks, journal))
+            })
+            .unwrap();
+        Self { files, domains, rows, locks, journal }
+    }
+}
