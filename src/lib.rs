@@ -4,21 +4,24 @@
 //!
 //! | floor | module | what it is |
 //! | --- | --- | --- |
-//! | start | `cli`, `config`, `serve` | what was asked for; the parts put together |
-//! | edge | `server` | listener, connections, time-outs, graceful stop |
-//! | | `dialects` | HTTP to commands and queries, and back; `dialects::pengx::resources` lists every URI |
-//! | core | `operations` | the use cases: plan, steps, settle |
-//! | | `tasks` | one durable run of an operation: locks, undo journal, recovery |
-//! | neighbours | `store` | rows, in SQLite or Postgres |
-//! | | `hypervisor` | domains: libvirt, or an imaginary one |
-//! | | `storage` | volumes on storlinks |
-//! | | `host` | facts of this machine |
-//! | ground | `exec` | the one place that starts a child process |
-//! | | `model`, `error`, `escape` | ids, units, records, states; what can go wrong; XML text |
+//! | start | [`cli`], [`config`], [`serve`] | what was asked for; the parts put together |
+//! | edge | [`server`] | listener, connections, time-outs, graceful stop |
+//! | | [`dialects`] | HTTP to commands and queries, and back; `dialects::pengx::resources` lists every URI |
+//! | core | [`operations`] | the use cases: plan, steps, settle |
+//! | | [`tasks`] | one durable run of an operation: locks, undo journal, recovery |
+//! | neighbours | [`store`] | rows, in SQLite or Postgres |
+//! | | [`hypervisor`] | domains: libvirt, or an imaginary one |
+//! | | [`storage`] | volumes on storlinks |
+//! | | [`host`] | facts of this machine |
+//! | ground | [`exec`] | the one place that starts a child process |
+//! | | [`model`], [`error`], [`escape`] | ids, units, records, states; what can go wrong; XML text |
 //!
 //! A first reading: a URI in `dialects/pengx/resources.rs` leads to its handler, `power::start`; that to the operation `StartVm`; that to
-//! `hypervisor::Hypervisor::start`. Four files, always downwards.
+//! [`hypervisor::Hypervisor::start`]. Four files, always downwards.
 
+pub mod cli;
+pub mod config;
+pub mod dialects;
 pub mod error;
 pub mod escape;
 pub mod exec;
@@ -26,6 +29,8 @@ pub mod host;
 pub mod hypervisor;
 pub mod model;
 pub mod operations;
+pub mod serve;
+pub mod server;
 pub mod storage;
 pub mod store;
 pub mod tasks;

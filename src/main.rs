@@ -1,3 +1,72 @@
-//! Starts nothing yet.
+//! The program: reads what it was told, runs it, and says how it ended. The only place that prints and exits.
 
-fn main() {}
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use pengx::cli::{Cli, Command};
+use pengx::config::{Config, Given};
+use pengx::error::{Error, ErrorKind};
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(given) => serve(&given.into()),
+        Command::Routes => {
+            say(&pengx::dialects::pengx::listing().join("\n"));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn serve(given: &Given) -> ExitCode {
+    let config = match Config::load(given) {
+        Ok(config) => config,
+        Err(why) => return refuse(&why),
+    };
+    start_log(&config);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // Reads are bounded by the core; this is the bound of everything else.
+        .max_blocking_threads(64)
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(why) => return refuse(&Error::internal("no async runtime").caused_by(why)),
+    };
+    let ready = |address| say(&format!("pengx listening on http://{address}"));
+    match runtime.block_on(pengx::serve::serve(config, ready)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => refuse(&why),
+    }
+}
+
+/// Every bad setting on a line of its own, and status 2; status 1 for what is no setting's fault.
+fn refuse(why: &Error) -> ExitCode {
+    let mut err = std::io::stderr().lock();
+    let lines: Vec<String> = match why.kind() {
+        ErrorKind::Invalid { problems } => problems.iter().map(|p| format!("{}: {}", p.field, p.why)).collect(),
+        _ => vec![why.story()],
+    };
+    for line in lines {
+        // Nobody is left to tell when this fails.
+        drop(writeln!(err, "pengx: {line}"));
+    }
+    if matches!(why.kind(), ErrorKind::Invalid { .. }) { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    // Who closed our standard output does not want to hear it.
+    drop(writeln!(out, "{line}").and_then(|()| out.flush()));
+}
+
+fn start_log(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(&config.log_level);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    if config.log_json { log.json().init() } else { log.compact().init() }
+}

@@ -13,7 +13,9 @@
 )]
 
 mod backends;
+mod contract;
 mod faults;
+mod front;
 mod harness;
 mod hosts;
 mod store;

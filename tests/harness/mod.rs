@@ -1,6 +1,9 @@
 //! What tests stand on.
 
 pub mod app;
+pub mod guest;
+pub mod http;
 pub mod libvirt;
 pub mod postgres;
+pub mod server;
 pub mod world;

@@ -1,0 +1,365 @@
+//! Settings, typed: command line over environment over file over default. Every bad one is reported at once.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::error::{Error, Problems, Result};
+use crate::model::{NicLink, PmId};
+
+/// Where the file is when nobody says.
+const DEFAULT_FILE: &str = "/etc/pengx/pengx.toml";
+
+/// What the command line and the environment said; both come through the same parser.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    pub config: Option<PathBuf>,
+    pub listen: Option<String>,
+    pub database_url: Option<String>,
+    pub hypervisor: Option<String>,
+    pub data_dir: Option<PathBuf>,
+    pub insecure: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub listen: SocketAddr,
+    /// `sqlite://PATH` or `postgres://…`.
+    pub database_url: String,
+    /// `auto`, `fake:///`, `xl:///` or a libvirt URI.
+    pub hypervisor: String,
+    pub data_dir: PathBuf,
+    pub pm_uuid: Option<PmId>,
+    pub ssh_public_key: Option<PathBuf>,
+    pub bridge_prefix: String,
+    /// From a client's name for a bridge to what this host has.
+    pub bridges: HashMap<String, NicLink>,
+    pub lock_timeout: Duration,
+    pub shutdown_timeout: Duration,
+    /// How often what could not be undone is tried again.
+    pub recover_interval: Duration,
+    pub libvirt: Libvirt,
+    pub api: Api,
+    pub limits: Limits,
+    /// `text` or `json` lines on standard error.
+    pub log_json: bool,
+    /// A filter as `tracing` knows it: `info`, `pengx=debug`.
+    pub log_level: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct Libvirt {
+    /// `kvm`, `qemu` (software emulation) or `auto`.
+    pub domain_type: String,
+    /// No call takes longer.
+    pub call_timeout: Duration,
+}
+
+/// How the native API writes and what it accepts.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The URL tree is served below each; the empty one is the root.
+    pub prefixes: Vec<String>,
+    pub result_success: String,
+    pub result_failure: String,
+    pub null_text: String,
+    /// A Django date format string.
+    pub datetime_format: String,
+    pub time_zone: chrono_tz::Tz,
+    pub allowed_origins: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub body_bytes: usize,
+    pub connections: usize,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+}
+
+impl Config {
+    /// Reads the file that `given` names, or the default one if it is there. `Invalid` names every bad setting.
+    pub fn load(given: &Given) -> Result<Self> {
+        let (path, must) = match &given.config {
+            Some(path) => (path.clone(), true),
+            None => (PathBuf::from(DEFAULT_FILE), false),
+        };
+        let table = match std::fs::read_to_string(&path) {
+            Ok(text) => text
+                .parse::<toml::Table>()
+                .map_err(|e| Error::invalid(path.display().to_string(), e.to_string().trim().replace('\n', " ")))?,
+            Err(absent) if absent.kind() == std::io::ErrorKind::NotFound && !must => toml::Table::new(),
+            Err(why) => return Err(Error::invalid("config", format!("{}: {why}", path.display()))),
+        };
+        Self::from_table(table, given)
+    }
+
+    fn from_table(table: toml::Table, given: &Given) -> Result<Self> {
+        let mut top = Section::new("", table);
+        let mut bad = Problems::new();
+        // Taken from the table even where the command line wins: what is left in the table is no setting.
+        let (data_dir, database_url) = (top.parsed("data_dir", &mut bad), top.text("database_url", &mut bad));
+        let (listen, hypervisor) = (top.text("listen", &mut bad), top.text("hypervisor", &mut bad));
+        let data_dir = given.data_dir.clone().or(data_dir).unwrap_or_else(default_data);
+        let database_url = given.database_url.clone().or(database_url);
+        let config = Self {
+            listen: listen_address(given.listen.clone().or(listen), &mut bad),
+            database_url: database_url.unwrap_or_else(|| format!("sqlite://{}", data_dir.join("pengx.db").display())),
+            hypervisor: given.hypervisor.clone().or(hypervisor).unwrap_or_else(|| "auto".to_owned()),
+            pm_uuid: top.parsed("pm_uuid", &mut bad),
+            ssh_public_key: top.parsed("ssh_public_key", &mut bad),
+            bridge_prefix: top.text("bridge_prefix", &mut bad).unwrap_or_else(|| "xenbr".to_owned()),
+            bridges: bridges(top.section("bridges", &mut bad), &mut bad),
+            lock_timeout: top.seconds("lock_timeout", 10, &mut bad),
+            shutdown_timeout: top.seconds("shutdown_timeout", 120, &mut bad),
+            recover_interval: top.seconds("recover_interval", 30, &mut bad),
+            libvirt: Libvirt::read(top.section("libvirt", &mut bad), &mut bad),
+            api: Api::read(top.section("api", &mut bad), &mut bad),
+            limits: Limits::read(top.section("limits", &mut bad), &mut bad),
+            log_json: top.one_of("log_format", &["text", "json"], &mut bad) == "json",
+            log_level: top.text("log_level", &mut bad).unwrap_or_else(|| "info".to_owned()),
+            data_dir,
+        };
+        top.end(&mut bad);
+        if !config.listen.ip().is_loopback() && !given.insecure {
+            bad.add(
+                "listen",
+                format!("{} is not loopback and no account exists; add --insecure to serve everybody", config.listen),
+            );
+        }
+        bad.done()?;
+        Ok(config)
+    }
+}
+
+impl Libvirt {
+    fn read(mut section: Section, bad: &mut Problems) -> Self {
+        let read = Self {
+            domain_type: section.one_of("domain_type", &["auto", "kvm", "qemu"], bad),
+            call_timeout: section.seconds("call_timeout", 20, bad),
+        };
+        section.end(bad);
+        read
+    }
+}
+
+impl Api {
+    fn read(mut section: Section, bad: &mut Problems) -> Self {
+        let default_prefixes = ["", "/api", "/api/v1", "/api/v2", "/apiv2", "/v1", "/v2"];
+        let prefixes = section.list("prefixes", bad);
+        let read = Self {
+            prefixes: prefixes.unwrap_or_else(|| default_prefixes.map(str::to_owned).into()),
+            result_success: section.text("result_success", bad).unwrap_or_else(|| "success".to_owned()),
+            result_failure: section.text("result_failure", bad).unwrap_or_else(|| "failure".to_owned()),
+            null_text: section.text("null_text", bad).unwrap_or_else(|| "None".to_owned()),
+            datetime_format: section.text("datetime_format", bad).unwrap_or_else(|| "Y-m-d H:i:s".to_owned()),
+            time_zone: section.parsed("time_zone", bad).unwrap_or(chrono_tz::UTC),
+            allowed_origins: section.list("allowed_origins", bad).unwrap_or_default(),
+        };
+        for prefix in &read.prefixes {
+            if !prefix.is_empty() && (!prefix.starts_with('/') || prefix.ends_with('/')) {
+                bad.add("api.prefixes", format!("{prefix:?} must begin with / and not end with it"));
+            }
+        }
+        section.end(bad);
+        read
+    }
+}
+
+impl Limits {
+    fn read(mut section: Section, bad: &mut Problems) -> Self {
+        let read = Self {
+            body_bytes: section.count("body_bytes", 1 << 20, bad),
+            connections: section.count("connections", 1_000, bad),
+            header_timeout: section.seconds("header_timeout", 15, bad),
+            body_timeout: section.seconds("body_timeout", 30, bad),
+        };
+        section.end(bad);
+        read
+    }
+}
+
+fn listen_address(given: Option<String>, bad: &mut Problems) -> SocketAddr {
+    let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
+    let Some(text) = given else { return default };
+    // `localhost:8000` is what people write; no name is ever looked up.
+    text.replace("localhost:", "127.0.0.1:").parse().unwrap_or_else(|_| {
+        bad.add("listen", format!("{text:?} must be ADDRESS:PORT, as 127.0.0.1:8000 or [::1]:8000"));
+        default
+    })
+}
+
+/// `/var/lib/pengx` for root, else below the home directory.
+fn default_data() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/pengx");
+    }
+    let home = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    home("XDG_DATA_HOME")
+        .or_else(|| home("HOME").map(|home| home.join(".local/share")))
+        .unwrap_or_else(|| Path::new("/var/tmp").to_path_buf())
+        .join("pengx")
+}
+
+fn bridges(section: Section, bad: &mut Problems) -> HashMap<String, NicLink> {
+    let mut map = HashMap::new();
+    for (name, value) in section.table {
+        match value.as_str() {
+            Some("user") => drop(map.insert(name, NicLink::User)),
+            Some(bridge) if is_interface_name(bridge) => drop(map.insert(name, NicLink::Bridge(bridge.to_owned()))),
+            _ => bad.add(format!("bridges.{name}"), "must be the name of a bridge, or \"user\""),
+        }
+    }
+    map
+}
+
+/// What Linux allows for an interface, less what would need escaping somewhere.
+fn is_interface_name(text: &str) -> bool {
+    (1..=15).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+/// A table whose keys are taken one by one, so that what is left over is unknown.
+struct Section {
+    /// `api.`, empty at the top.
+    path: String,
+    table: toml::Table,
+}
+
+impl Section {
+    fn new(path: &str, table: toml::Table) -> Self {
+        Self { path: path.to_owned(), table }
+    }
+
+    fn name(&self, key: &str) -> String {
+        format!("{}{key}", self.path)
+    }
+
+    fn section(&mut self, key: &str, bad: &mut Problems) -> Self {
+        let table = match self.table.remove(key) {
+            Some(toml::Value::Table(table)) => table,
+            Some(_) => {
+                bad.add(self.name(key), "must be a table");
+                toml::Table::new()
+            }
+            None => toml::Table::new(),
+        };
+        Self::new(&format!("{}{key}.", self.path), table)
+    }
+
+    fn text(&mut self, key: &str, bad: &mut Problems) -> Option<String> {
+        match self.table.remove(key)? {
+            toml::Value::String(text) => Some(text),
+            _ => {
+                bad.add(self.name(key), "must be a string");
+                None
+            }
+        }
+    }
+
+    fn parsed<T: FromStr>(&mut self, key: &str, bad: &mut Problems) -> Option<T>
+    where
+        T::Err: std::fmt::Display,
+    {
+        let text = self.text(key, bad)?;
+        text.parse().map_err(|why| bad.add(self.name(key), format!("{text:?}: {why}"))).ok()
+    }
+
+    /// The first word is the default.
+    fn one_of(&mut self, key: &str, words: &[&str], bad: &mut Problems) -> String {
+        let default = words.first().copied().unwrap_or_default().to_owned();
+        match self.text(key, bad) {
+            Some(text) if words.contains(&text.as_str()) => text,
+            Some(text) => {
+                bad.add(self.name(key), format!("{text:?} must be one of {}", words.join(", ")));
+                default
+            }
+            None => default,
+        }
+    }
+
+    fn list(&mut self, key: &str, bad: &mut Problems) -> Option<Vec<String>> {
+        let value = self.table.remove(key)?;
+        let list = value.as_array().and_then(|all| all.iter().map(|v| v.as_str().map(str::to_owned)).collect());
+        if list.is_none() {
+            bad.add(self.name(key), "must be a list of strings");
+        }
+        list
+    }
+
+    fn count(&mut self, key: &str, default: usize, bad: &mut Problems) -> usize {
+        let Some(value) = self.table.remove(key) else { return default };
+        match value.as_integer().and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0) {
+            Some(n) => n,
+            None => {
+                bad.add(self.name(key), "must be a whole number above 0");
+                default
+            }
+        }
+    }
+
+    fn seconds(&mut self, key: &str, default: u64, bad: &mut Problems) -> Duration {
+        let seconds = self.count(key, usize::try_from(default).unwrap_or(usize::MAX), bad);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))
+    }
+
+    /// What nobody took is no setting of ours.
+    fn end(self, bad: &mut Problems) {
+        for key in self.table.keys() {
+            bad.add(format!("{}{key}", self.path), "is no setting");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, given: &Given) -> Result<Config> {
+        Config::from_table(text.parse().unwrap(), given)
+    }
+
+    #[test]
+    fn defaults_hold_without_a_file() {
+        let config = load("", &Given { data_dir: Some("/d".into()), ..Given::default() }).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
+        assert_eq!(config.database_url, "sqlite:///d/pengx.db");
+        assert_eq!(config.hypervisor, "auto");
+        assert_eq!(config.api.prefixes.len(), 7);
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let given = Given { listen: Some("[::1]:9".into()), ..Given::default() };
+        let config =
+            load("listen = '127.0.0.1:1'\nhypervisor = 'fake:///'\n[bridges]\nxenbr0 = 'user'", &given).unwrap();
+        assert_eq!(config.listen.to_string(), "[::1]:9");
+        assert_eq!(config.hypervisor, "fake:///");
+        assert_eq!(config.bridges.get("xenbr0"), Some(&NicLink::User));
+    }
+
+    #[test]
+    fn every_bad_setting_is_named_at_once() {
+        let text = "listen = 'nowhere'\nlock_timeout = 0\ntypo = 1\npm_uuid = 'x'\n[api]\ntime_zone = 'Mars'\nprefixes = ['x/']\n[bridges]\nxenbr0 = '../x'";
+        let said = load(text, &Given::default()).unwrap_err().to_string();
+        for name in [
+            "listen",
+            "lock_timeout",
+            "typo: is no setting",
+            "pm_uuid",
+            "api.time_zone",
+            "api.prefixes",
+            "bridges.xenbr0",
+        ] {
+            assert!(said.contains(name), "{name} is missing in: {said}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_others_reach_needs_insecure() {
+        let open = Given { listen: Some("0.0.0.0:8000".into()), ..Given::default() };
+        assert!(load("", &open).unwrap_err().to_string().contains("--insecure"));
+        assert!(load("", &Given { insecure: true, ..open }).is_ok());
+    }
+}

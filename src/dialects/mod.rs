@@ -1,0 +1,58 @@
+//! The front doors: each dialect turns HTTP into commands and queries for [`crate::operations`], and the outcome back.
+//!
+//! Dialects never import one another, and never touch the store, a hypervisor or a storage.
+
+pub mod pengx;
+
+use std::net::SocketAddr;
+
+use warp::http::HeaderValue;
+
+/// What a listener serves: it answers every request and never rejects.
+pub type Routes = warp::filters::BoxedFilter<(warp::reply::Response,)>;
+
+/// Names one request, in the answer's `X-Request-Id` and in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    pub const HEADER: &'static str = "x-request-id";
+    const MAX_LEN: usize = 64;
+
+    /// `None` unless the text is short and plain, so that it can go to a log and a header as it is.
+    pub fn new(text: HeaderValue) -> Option<Self> {
+        let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
+        let sane = (1..=Self::MAX_LEN).contains(&text.len()) && text.as_bytes().iter().all(plain);
+        sane.then_some(Self(text))
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    pub fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+/// What the server knows of a request besides its text; an extension of every request.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    pub id: RequestId,
+    pub peer: SocketAddr,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_short_id_is_taken() {
+        for good in ["a", "3f-00.x_Z", &"a".repeat(64)] {
+            assert_eq!(RequestId::new(HeaderValue::from_str(good).unwrap()).unwrap().as_str(), good);
+        }
+        for bad in ["", "a b", "a\"b", &"a".repeat(65)] {
+            assert_eq!(RequestId::new(HeaderValue::from_str(bad).unwrap()), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! From a request to its handler: one warp filter for each URI pattern, and behind them one `dispatch` that answers
+//! everything and never rejects, because warp goes on to the next filter after any rejection.
+//!
+//! The order of decisions is Django's: path, slash, format, Accept, method, handler; the body is read last and only if
+//! the handler asks.
+
+use std::borrow::Cow;
+use std::future::ready;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use askama::Template;
+use futures_util::FutureExt;
+use percent_encoding::percent_decode_str;
+use warp::http::header::ALLOW;
+use warp::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use warp::path::FullPath;
+use warp::reply::Response;
+use warp::{Filter, Rejection};
+
+use super::payload::Payload;
+use super::resources::{Hit, Pattern, RESOURCES, Resource};
+use super::{Call, Failure, Reply, Settings, form, guard, negotiate};
+use crate::dialects::{Arrival, Routes};
+use crate::error::Error;
+use crate::operations::Core;
+
+/// What all requests share.
+pub(super) struct Front {
+    core: Core,
+    pub(super) settings: Settings,
+}
+
+/// A resource with what is made of it once, at the start.
+struct Entry {
+    front: Arc<Front>,
+    resource: &'static Resource,
+    pattern: Pattern,
+    allow: HeaderValue,
+}
+
+/// A request without its path.
+struct Parts {
+    method: Method,
+    headers: HeaderMap,
+    query: Option<String>,
+    arrival: Option<Arrival>,
+    payload: Payload,
+}
+
+/// The whole native API.
+pub fn routes(core: Core, settings: Settings) -> Routes {
+    routes_over(RESOURCES, core, settings)
+}
+
+/// The rules of the native API over another table.
+pub fn routes_over(table: &'static [Resource], core: Core, settings: Settings) -> Routes {
+    let front = Arc::new(Front { core, settings });
+    let last = {
+        let front = Arc::clone(&front);
+        parts().then(move |parts| unknown(Arc::clone(&front), parts)).boxed()
+    };
+    // From the last to the first, so that the first resource is the outermost, and cheapest, filter.
+    table.iter().rev().fold(last, |rest, resource| {
+        let pattern = Pattern::new(resource.pattern);
+        let entry = Entry { front: Arc::clone(&front), resource, pattern, allow: resource.allow() };
+        at(Arc::new(entry)).or(rest).unify().boxed()
+    })
+}
+
+/// Rejects only when the path is another resource's.
+fn at(entry: Arc<Entry>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static {
+    let matching = Arc::clone(&entry);
+    warp::path::full()
+        .and_then(move |path: FullPath| {
+            ready(matching.find(path.as_str()).map(|hit| (hit, path)).ok_or_else(warp::reject::not_found))
+        })
+        .and(parts())
+        .then(move |(hit, path), parts| dispatch(Arc::clone(&entry), hit, path, parts))
+}
+
+fn parts() -> impl Filter<Extract = (Parts,), Error = Rejection> + Copy + Send + Sync + 'static {
+    let query = warp::query::raw().map(Some).or(warp::any().map(|| None)).unify();
+    warp::method()
+        .and(warp::header::headers_cloned())
+        .and(query)
+        .and(warp::ext::optional::<Arrival>())
+        .and(warp::body::stream())
+        .map(|method, headers: HeaderMap, query, arrival, stream| {
+            let payload = Payload::new(&headers, stream);
+            Parts { method, headers, query, arrival, payload }
+        })
+}
+
+async fn unknown(front: Arc<Front>, parts: Parts) -> Response {
+    let mut response = Failure::UnknownUri.into_response(&front.settings, parts.arrival.as_ref());
+    parts.payload.settle(response.headers_mut()).await;
+    response
+}
+
+async fn dispatch(entry: Arc<Entry>, hit: Hit, path: FullPath, parts: Parts) -> Response {
+    let settings = &entry.front.settings;
+    let (payload, arrival) = (parts.payload.clone(), parts.arrival.clone());
+    let mut response = match entry.answer(hit, path.as_str(), parts).await {
+        Ok(reply) => reply.into_response(settings),
+        Err(failure) => failure.into_response(settings, arrival.as_ref()),
+    };
+    if response.status() != StatusCode::MOVED_PERMANENTLY {
+        response.headers_mut().insert(ALLOW, entry.allow.clone());
+    }
+    payload.settle(response.headers_mut()).await;
+    response
+}
+
+impl Entry {
+    fn find(&self, raw: &str) -> Option<Hit> {
+        let path = if raw.contains('%') { percent_decode_str(raw).decode_utf8().ok()? } else { Cow::Borrowed(raw) };
+        self.pattern.find(&self.front.settings.prefixes, &path)
+    }
+
+    async fn answer(&self, hit: Hit, path: &str, parts: Parts) -> Result<Reply, Failure> {
+        let front = &self.front;
+        let Parts { method, headers, query, arrival, payload } = parts;
+        guard::check(&front.settings, &method, &headers)?;
+        if !hit.canonical && (method == Method::GET || method == Method::HEAD) {
+            return slashed(path, query.as_deref());
+        }
+        let format = query.as_deref().and_then(|query| form::last(query, "format"));
+        if !matches!(format.as_deref(), None | Some("" | "xml")) {
+            return Err(Failure::UnknownUri);
+        }
+        if !negotiate::accepts_xml(&headers) {
+            return Err(Failure::NotAcceptable);
+        }
+        if method == Method::OPTIONS {
+            return Reply::ok(&OptionsView { uri: self.resource.pattern });
+        }
+        let Some(handler) = self.resource.handler(&method) else {
+            return Err(Failure::MethodNotAllowed { method, allow: self.allow.clone() });
+        };
+        let call = Call {
+            core: front.core.clone(),
+            shape: hit.shape,
+            headers,
+            arrival,
+            front: Arc::clone(front),
+            resource: self.resource,
+            params: hit.params,
+            method,
+            query,
+            payload,
+        };
+        // A defect in a handler costs its own request, not the answers of a whole connection.
+        match AssertUnwindSafe(handler(call)).catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::internal("a handler panicked").context(self.resource.pattern).into()),
+        }
+    }
+}
+
+/// 301 to the same path with a slash at its end; the query is kept as it is.
+fn slashed(path: &str, query: Option<&str>) -> Result<Reply, Failure> {
+    // One slash in front: `//vms/` would name another host.
+    let path = path.trim_start_matches('/');
+    let location = match query {
+        Some(query) => format!("/{path}/?{query}"),
+        None => format!("/{path}/"),
+    };
+    match HeaderValue::try_from(location) {
+        Ok(location) => Ok(Reply::Moved { location }),
+        Err(_) => Err(Failure::UnknownUri),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "pengx/options.xml")]
+struct OptionsView {
+    uri: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_redirect_stays_on_this_host() {
+        for (path, query, location) in
+            [("/vms", None, "/vms/"), ("//vms", Some("a=%20&b"), "/vms/?a=%20&b"), ("/vm%73", Some(""), "/vm%73/?")]
+        {
+            let location = HeaderValue::from_static(location);
+            assert_eq!(slashed(path, query).unwrap(), Reply::Moved { location });
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The native API: pengx 3.1.9, in XML.
+//!
+//! `resources` is the one list of what there is; `front` finds the resource and decides what can be decided without a
+//! handler; a handler takes a [`Call`] and gives a [`Reply`] or a [`Failure`].
+
+pub mod call;
+mod charset;
+pub mod de;
+pub mod failure;
+pub mod fields;
+mod form;
+mod front;
+mod guard;
+mod negotiate;
+mod payload;
+pub mod pms;
+pub mod power;
+pub mod reply;
+pub mod resources;
+pub mod settings;
+pub mod storlinks;
+pub mod style;
+pub mod tasks;
+pub mod templates;
+pub mod times;
+pub mod vms;
+pub mod xml;
+
+pub use call::Call;
+pub use failure::Failure;
+pub use front::{routes, routes_over};
+pub use reply::Reply;
+pub use resources::listing;
+pub use settings::{Prefix, Settings, Shape};

@@ -1,0 +1,19 @@
+//! Power of VMs: start, shutdown, poweroff and their kin. None of them reads a body or writes a document of its own.
+
+use super::{Call, Failure, Reply};
+use crate::operations::vm::{PoweroffVm, ShutdownVm, StartVm};
+
+/// Row 33.
+pub async fn start(call: Call) -> Result<Reply, Failure> {
+    call.perform(StartVm { vm: call.vm()? }, |done| Reply::done(done.outcome)).await
+}
+
+/// Row 32. The answer comes when the guest is off.
+pub async fn shutdown(call: Call) -> Result<Reply, Failure> {
+    call.perform(ShutdownVm { vm: call.vm()? }, |done| Reply::done(done.outcome)).await
+}
+
+/// Row 28.
+pub async fn poweroff(call: Call) -> Result<Reply, Failure> {
+    call.perform(PoweroffVm { vm: call.vm()? }, |done| Reply::done(done.outcome)).await
+}

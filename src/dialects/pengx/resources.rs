@@ -1,0 +1,417 @@
+//! Every URI of the native API, its methods and their handlers: the one source of the routes, of `Allow`, of `OPTIONS`
+//! and of `pengx routes`.
+//!
+//! As in Django the first pattern that matches wins; what is asked most stands first.
+
+use std::pin::Pin;
+
+use uuid::Uuid;
+use warp::http::{HeaderValue, Method};
+
+use super::{Call, Failure, Prefix, Reply, Shape};
+use super::{pms, power, storlinks, tasks, templates, vms};
+use crate::model::{NicId, StorlinkId, VmId};
+
+pub type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send>>;
+
+/// A URI pattern. `:vm`, `:pm`, `:gvm`, `:snap`, `:bak`, `:disk` and `:task` are uuids, `:id` and `:nic` integers.
+#[derive(Debug)]
+pub struct Resource {
+    pub pattern: &'static str,
+    pub endpoints: &'static [Endpoint],
+}
+
+#[derive(Debug)]
+pub struct Endpoint {
+    /// The row in section 2 of the contract; `None` for what pengx adds to the manual.
+    pub row: Option<u8>,
+    pub method: Verb,
+    pub handler: Handler,
+}
+
+/// In the order that `Allow` lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    Get,
+    Post,
+    Put,
+    Delete,
+}
+
+impl Verb {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+macro_rules! row {
+    (choice) => {
+        None
+    };
+    ($row:literal) => {
+        Some($row)
+    };
+}
+
+macro_rules! resources {
+    ($($pattern:literal { $($verb:ident $row:tt $handler:path),+ $(,)? })+) => {
+        &[$(Resource {
+            pattern: $pattern,
+            endpoints: &[$(Endpoint {
+                row: row!($row),
+                method: Verb::$verb,
+                handler: |call| Box::pin($handler(call)),
+            }),+],
+        }),+]
+    };
+}
+
+pub static RESOURCES: &[Resource] = resources! {
+    "/vms/:vm/" { Get 23 vms::retrieve, Delete 21 vms::delete }
+    "/vms/" { Get 22 vms::index, Post 20 vms::create }
+    "/tasks/:task/" { Get choice tasks::retrieve, Delete choice tasks::cancel }
+    "/vms/:vm/start/" { Post 33 power::start }
+    "/vms/:vm/shutdown/" { Post 32 power::shutdown }
+    "/vms/:vm/poweroff/" { Post 28 power::poweroff }
+    "/vms/:vm/reboot/" { Post 29 not_yet }
+    "/vms/:vm/reset/" { Post 30 not_yet }
+    "/vms/:vm/resume/" { Post 31 not_yet }
+    "/vms/:vm/suspend/" { Post 35 not_yet }
+    "/storlinks/" { Get 8 storlinks::read, Post 6 storlinks::create }
+    "/storlinks/create/" { Post 6 storlinks::create }
+    "/storlinks/all/" { Get 10 not_yet }
+    "/storlinks/:id/" { Put 9 not_yet, Delete 7 not_yet }
+    "/templates/" { Get 15 templates::index }
+    "/templates/add/" { Post 11 templates::add }
+    "/templates/add_new/" { Post 17 not_yet }
+    "/templates/create/vms/:vm/" { Post 12 not_yet }
+    "/templates/:gvm/" { Get 18 not_yet, Put 16 not_yet, Delete 13 not_yet }
+    "/templates/:gvm/disks/" { Get 14 not_yet }
+    // The manual's misprint of the singular.
+    "/template/:gvm/" { Get 18 not_yet, Put 16 not_yet, Delete 13 not_yet }
+    "/pms/" { Get 2 pms::read }
+    "/pms/all/" { Get 1 not_yet }
+    "/pms/update-authorized-keys/" { Post 4 not_yet, Put 4 not_yet }
+    "/pms/:pm/" { Get 3 not_yet }
+    // As the manual prints it.
+    "/pms:pm/" { Get 3 not_yet }
+    "/pmpperf/" { Get 5 not_yet }
+    "/vms/:vm/update/" { Post 25 not_yet, Put 25 not_yet }
+    "/vms/:vm/resize/" { Post 25 not_yet, Put 25 not_yet }
+    "/vms/:vm/edit/" { Put 26 not_yet }
+    "/vms/:vm/copy/" { Post 19 not_yet }
+    "/vms/:vm/smigrate/" { Post 24 not_yet }
+    "/vms/:vm/migrate/" { Post 27 not_yet }
+    "/vms/:vm/start/snapshots/:snap/" { Post 34 not_yet }
+    "/vms/:vm/snapshots/" { Get 38 not_yet, Post 36 not_yet }
+    "/vms/:vm/snapshots/:snap/" { Post 39 not_yet, Delete 37 not_yet }
+    "/vms/:vm/backups/" { Get 42 not_yet, Post 40 not_yet }
+    "/vms/:vm/backups/:bak/" { Post 43 not_yet, Delete 41 not_yet }
+    "/backups/" { Get 42 not_yet }
+    "/vms/:vm/disks/" { Get 46 not_yet, Post 44 not_yet }
+    "/vms/:vm/disks/:disk/" { Delete 45 not_yet }
+    "/vms/:vm/disks/snapshots/:snap/" { Get 46 not_yet }
+    "/vms/:vm/disks/backups/:bak/" { Get 46 not_yet }
+    // As the manual prints them.
+    "/vms/:vm/disks/snapshots:snap/" { Get 46 not_yet }
+    "/vms/:vm/disks/backups:bak/" { Get 46 not_yet }
+    "/vms/:vm/interfaces/" { Get 49 not_yet, Post 47 not_yet }
+    "/vms/:vm/interface/:nic/" { Delete 48 not_yet }
+    "/vms/:vm/interfaces/:nic/" { Delete 48 not_yet }
+    "/vms/:vm/interface/:nic/update/" { Put 50 not_yet }
+    "/vms/:vm/interfaces/:nic/update/" { Put 50 not_yet }
+    "/tasks/" { Get choice tasks::index }
+};
+
+/// For the rows that a later release brings: 501.
+async fn not_yet(call: Call) -> Result<Reply, Failure> {
+    Err(Failure::NotYet { method: call.method().clone(), uri: call.pattern() })
+}
+
+/// `METHOD  /uri/  row`, one line for each endpoint, in the order of the contract; `-` for what it does not number.
+pub fn listing() -> Vec<String> {
+    let mut lines: Vec<_> = RESOURCES
+        .iter()
+        .flat_map(|r| r.endpoints.iter().map(|e| (e.row.unwrap_or(u8::MAX), r.pattern, e.method, e.row)))
+        .collect();
+    lines.sort_by_key(|&(order, ..)| order);
+    let line = |(_, pattern, method, row): (u8, &str, Verb, Option<u8>)| {
+        let row = row.map_or_else(|| "-".to_owned(), |row| row.to_string());
+        format!("{:<6}  {pattern}  {row}", method.word())
+    };
+    lines.into_iter().map(line).collect()
+}
+
+impl Resource {
+    /// Of GET for HEAD.
+    pub(super) fn handler(&self, method: &Method) -> Option<Handler> {
+        let word = if method == Method::HEAD { "GET" } else { method.as_str() };
+        self.endpoints.iter().find(|e| e.method.word() == word).map(|e| e.handler)
+    }
+
+    /// In Django's fixed order: GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS.
+    pub(super) fn allow(&self) -> HeaderValue {
+        let mut verbs: Vec<Verb> = self.endpoints.iter().map(|e| e.method).collect();
+        verbs.sort();
+        let mut words: Vec<&str> = verbs.iter().map(|v| v.word()).collect();
+        if verbs.contains(&Verb::Get) {
+            words.push("HEAD");
+        }
+        words.push("OPTIONS");
+        // The words are ASCII, so the default is never taken.
+        HeaderValue::from_str(&words.join(", ")).unwrap_or(HeaderValue::from_static("OPTIONS"))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IdKind {
+    Vm,
+    Pm,
+    Template,
+    Snapshot,
+    Backup,
+    Disk,
+    Task,
+    Storlink,
+    Nic,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Id {
+    Uuid(Uuid),
+    Number(i32),
+}
+
+impl IdKind {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "vm" => Self::Vm,
+            "pm" => Self::Pm,
+            "gvm" => Self::Template,
+            "snap" => Self::Snapshot,
+            "bak" => Self::Backup,
+            "disk" => Self::Disk,
+            "task" => Self::Task,
+            "id" => Self::Storlink,
+            "nic" => Self::Nic,
+            _ => return None,
+        })
+    }
+
+    fn read(self, text: &str) -> Option<Id> {
+        match self {
+            Self::Storlink => text.parse().ok().map(|StorlinkId(n)| Id::Number(n)),
+            Self::Nic => text.parse().ok().map(|NicId(n)| Id::Number(n)),
+            // Every uuid is written alike, whatever it names.
+            _ => text.parse().ok().map(|VmId(uuid)| Id::Uuid(uuid)),
+        }
+    }
+}
+
+/// The ids in a path, in its order; no pattern has more than two.
+pub(super) type Params = [Option<(IdKind, Id)>; 2];
+
+/// A pattern, taken apart once at the start.
+#[derive(Debug)]
+pub(super) struct Pattern(Vec<Segment>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Segment {
+    Word(&'static str),
+    /// `before` is empty but for the manual's misprints: `/pms:pm/`.
+    Id {
+        before: &'static str,
+        kind: IdKind,
+    },
+}
+
+/// How a path met its pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hit {
+    pub(super) params: Params,
+    pub(super) shape: Shape,
+    /// Ends in a slash or in `.xml`: no redirect is due.
+    pub(super) canonical: bool,
+}
+
+impl Pattern {
+    pub(super) fn new(text: &'static str) -> Self {
+        let segment = |part: &'static str| match part.split_once(':') {
+            Some((before, name)) => {
+                IdKind::named(name).map_or(Segment::Word(part), |kind| Segment::Id { before, kind })
+            }
+            None => Segment::Word(part),
+        };
+        Self(text.trim_matches('/').split('/').map(segment).collect())
+    }
+
+    /// `path` is percent-decoded. Does not allocate.
+    pub(super) fn find(&self, prefixes: &[Prefix], path: &str) -> Option<Hit> {
+        // Django lets leading slashes collapse.
+        let path = path.trim_start_matches('/');
+        prefixes.iter().find_map(|prefix| {
+            let (params, canonical) = self.matches(path.strip_prefix(prefix.path.as_str())?)?;
+            Some(Hit { params, shape: prefix.shape, canonical })
+        })
+    }
+
+    fn matches(&self, path: &str) -> Option<(Params, bool)> {
+        let (path, slash) = match path.strip_suffix('/') {
+            Some(path) => (path, true),
+            None => (path, false),
+        };
+        let (path, suffix) = match path.strip_suffix(".xml") {
+            Some(path) => (path, true),
+            None => (path, false),
+        };
+        let mut params = Params::default();
+        let mut free = params.iter_mut();
+        let mut parts = path.split('/');
+        for segment in &self.0 {
+            let part = parts.next()?;
+            match segment {
+                Segment::Word(word) if *word == part => {}
+                Segment::Word(_) => return None,
+                Segment::Id { before, kind } => {
+                    let text = part.strip_prefix(before)?;
+                    // A client may have read the colon of a misprint as part of the URI.
+                    let text = if before.is_empty() { text } else { text.strip_prefix(':').unwrap_or(text) };
+                    *free.next()? = Some((*kind, kind.read(text)?));
+                }
+            }
+        }
+        parts.next().is_none().then_some((params, slash || suffix))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::dialects::pengx::Settings;
+
+    const ID: &str = "bed05d84-7c44-4720-9588-57cbd8ecef8c";
+
+    fn find(path: &str) -> Option<(&'static str, Hit)> {
+        let prefixes = Settings::default().prefixes;
+        RESOURCES.iter().find_map(|r| Some((r.pattern, Pattern::new(r.pattern).find(&prefixes, path)?)))
+    }
+
+    #[test]
+    fn all_fifty_rows_are_there() {
+        let rows: BTreeSet<u8> = RESOURCES.iter().flat_map(|r| r.endpoints).filter_map(|e| e.row).collect();
+        assert_eq!(rows, (1..=50).collect());
+    }
+
+    #[test]
+    fn every_pattern_is_unique_and_its_names_are_known() {
+        let mut seen = BTreeSet::new();
+        for r in RESOURCES {
+            assert!(seen.insert(r.pattern), "{} stands twice", r.pattern);
+            assert!(r.pattern.starts_with('/') && r.pattern.ends_with('/'), "{}", r.pattern);
+            let ids = Pattern::new(r.pattern).0.iter().filter(|s| matches!(s, Segment::Id { .. })).count();
+            assert_eq!(ids, r.pattern.matches(':').count(), "{}", r.pattern);
+            assert!(ids <= Params::default().len());
+            let verbs: BTreeSet<_> = r.endpoints.iter().map(|e| e.method).collect();
+            assert_eq!(verbs.len(), r.endpoints.len(), "{}", r.pattern);
+        }
+    }
+
+    #[test]
+    fn every_pattern_matches_itself_first() {
+        for r in RESOURCES {
+            let mut path = r.pattern.replace(":id", "7").replace(":nic", "8");
+            for uuid in [":vm", ":pm", ":gvm", ":snap", ":bak", ":disk", ":task"] {
+                path = path.replace(uuid, ID);
+            }
+            let (pattern, hit) = find(&path).unwrap_or_else(|| panic!("{path} is unknown"));
+            assert_eq!((pattern, hit.canonical), (r.pattern, true));
+        }
+    }
+
+    #[test]
+    fn paths_match_as_in_django() {
+        let plain = ID.replace('-', "").to_uppercase();
+        for (path, pattern, canonical) in [
+            ("/vms/", "/vms/", true),
+            ("/vms", "/vms/", false),
+            ("//vms/", "/vms/", true),
+            ("/vms.xml", "/vms/", true),
+            ("/vms.xml/", "/vms/", true),
+            ("/api/v1/vms/", "/vms/", true),
+            ("/storlinks/create/", "/storlinks/create/", true),
+            ("/storlinks/007/", "/storlinks/:id/", true),
+            (&format!("/vms/{plain}/"), "/vms/:vm/", true),
+            (&format!("/apiv2/vms/{ID}.xml"), "/vms/:vm/", true),
+            (&format!("/pms{ID}/"), "/pms:pm/", true),
+            (&format!("/pms:{ID}/"), "/pms:pm/", true),
+            (&format!("/vms/{ID}/disks/snapshots{ID}"), "/vms/:vm/disks/snapshots:snap/", false),
+        ] {
+            let (found, hit) = find(path).unwrap_or_else(|| panic!("{path} is unknown"));
+            assert_eq!((found, hit.canonical), (pattern, canonical), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "/nope/",
+            "/VMS/",
+            "/vms//",
+            "/vms/x/",
+            "/vms/../vms/",
+            "/vms.json",
+            "/api",
+            "/api/",
+            "/vms/7/",
+            "/api/v3/vms/",
+            "/storlinks/x/",
+            "/storlinks/99999999999/",
+            "/storlinks/-1/",
+            "/storlinks/٣/",
+            &format!("/vms/{{{ID}}}/"),
+            &format!("/vms/{ID}/nope/"),
+            &format!("/vms/urn:uuid:{ID}/"),
+            "/.xml",
+        ] {
+            assert_eq!(find(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn prefixes_decide_the_shape() {
+        for (path, shape) in
+            [("/vms/", Shape::V2), ("/v1/vms/", Shape::V1), ("/api/v1/vms/", Shape::V1), ("/api/vms/", Shape::V2)]
+        {
+            assert_eq!(find(path).unwrap().1.shape, shape, "{path}");
+        }
+    }
+
+    #[test]
+    fn ids_are_read_in_their_order() {
+        let (_, hit) = find(&format!("/vms/{ID}/interface/12/")).unwrap();
+        let vm = Id::Uuid(ID.parse().unwrap());
+        assert_eq!(hit.params, [Some((IdKind::Vm, vm)), Some((IdKind::Nic, Id::Number(12)))]);
+    }
+
+    #[test]
+    fn allow_has_djangos_order() {
+        let allow = |pattern| RESOURCES.iter().find(|r| r.pattern == pattern).unwrap().allow();
+        assert_eq!(allow("/vms/"), "GET, POST, HEAD, OPTIONS");
+        assert_eq!(allow("/templates/:gvm/"), "GET, PUT, DELETE, HEAD, OPTIONS");
+        assert_eq!(allow("/vms/:vm/start/"), "POST, OPTIONS");
+    }
+
+    #[test]
+    fn the_listing_has_a_line_for_each_endpoint() {
+        let lines = listing();
+        assert_eq!(lines.len(), RESOURCES.iter().map(|r| r.endpoints.len()).sum::<usize>());
+        assert_eq!(lines.first().unwrap(), "GET     /pms/all/  1");
+        assert_eq!(lines.last().unwrap(), "GET     /tasks/  -");
+        assert!(lines.contains(&"DELETE  /vms/:vm/  21".to_owned()));
+    }
+}

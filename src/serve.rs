@@ -1,0 +1,201 @@
+//! Puts the parts together, serves, and takes them apart in order.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+use crate::dialects::pengx;
+use crate::error::{Error, Problems, Result};
+use crate::exec::SystemRunner;
+use crate::hypervisor::{self, DomainType, LibvirtOptions};
+use crate::model::{Clock, Ids, Pm, PmId, RandomIds, SystemClock};
+use crate::operations::{Core, Parts, Settings, pm};
+use crate::store::Store;
+use crate::tasks::{NoFaults, TaskSettings};
+use crate::{host, server, storage};
+
+/// How often this host says that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// While the database is away at the start it is asked this often.
+const DATABASE_RETRY: Duration = Duration::from_secs(1);
+/// How long tasks may take to end once we are asked to.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Serves until SIGTERM or SIGINT. `ready` gets the address once it listens.
+pub async fn serve(config: Config, ready: impl FnOnce(std::net::SocketAddr)) -> Result<()> {
+    let core_config = config.clone();
+    let start = tokio::task::spawn_blocking(move || start(&core_config)).await;
+    let (core, _lock) = start.map_err(|why| Error::internal("the start panicked").caused_by(why))??;
+    let listener = listen(&config).await?;
+    let address = listener.local_addr().map_err(|e| Error::internal("the listener has no address").caused_by(e))?;
+    let mut term = signal(SignalKind::terminate()).map_err(|e| Error::internal("SIGTERM").caused_by(e))?;
+    let mut int = signal(SignalKind::interrupt()).map_err(|e| Error::internal("SIGINT").caused_by(e))?;
+    let alive = Arc::new(AtomicBool::new(true));
+    let heart = keep_alive(core.clone(), alive.clone())?;
+    let routes = pengx::routes(core.clone(), dialect(&config));
+    let limits = server::Limits {
+        connections: config.limits.connections,
+        header_timeout: config.limits.header_timeout,
+        ..server::Limits::default()
+    };
+    ready(address);
+    let shutdown = async {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("asked to stop");
+    };
+    let stopped = server::serve(listener, routes, limits, shutdown).await;
+    tracing::info!(cut = stopped.cut, "no connection is left");
+    alive.store(false, Ordering::SeqCst);
+    heart.thread().unpark();
+    let ended = tokio::task::spawn_blocking(move || core.stop(DRAIN)).await;
+    ended.map_err(|why| Error::internal("the stop panicked").caused_by(why))
+}
+
+/// Everything below the edge. The lock on the data directory lives as long as its file is open.
+fn start(config: &Config) -> Result<(Core, File)> {
+    let mut bad = Problems::new();
+    let lock = bad.absorb(claim(&config.data_dir))?;
+    let store = bad.absorb(Store::open(&config.database_url))?;
+    let hypervisor = bad.absorb(hypervisor::connect(&config.hypervisor, libvirt_options(config)))?;
+    let ssh_pubkey = bad.absorb(config.ssh_public_key.as_deref().map(read_key).transpose())?.flatten();
+    bad.done()?;
+    let (Some(lock), Some(store), Some(hypervisor)) = (lock, store, hypervisor) else {
+        return Err(Error::internal("a bad setting without a problem"));
+    };
+    let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
+    let facts = host::facts()?;
+    let id = match config.pm_uuid {
+        Some(id) => id,
+        None => host::identity(&config.data_dir, PmId(ids.uuid()))?,
+    };
+    let now = clock.now();
+    let pm = Pm {
+        id,
+        name: facts.name,
+        cpu: facts.cpus,
+        memory: facts.memory,
+        ssh_pubkey,
+        hypervisor: hypervisor.kind().to_owned(),
+        heartbeat_at: now,
+        created_at: now,
+        updated_at: now,
+    };
+    // A database that is away now is waited for later; one that says no is an error now.
+    let migrated = migrate(&store)?;
+    let runner = Arc::new(SystemRunner);
+    let core = Core::start(Parts {
+        store,
+        hypervisor,
+        volumes: Arc::new(move |storlink| storage::open(storlink, runner.clone())),
+        clock,
+        ids,
+        probe: Arc::new(NoFaults),
+        pm,
+        settings: settings(config),
+    });
+    if migrated {
+        pm::register(&core)?;
+    }
+    Ok((core, lock))
+}
+
+/// Whether the database is ready. `false`: it does not answer.
+fn migrate(store: &Store) -> Result<bool> {
+    match store.migrate() {
+        Ok(()) => Ok(true),
+        Err(away) if matches!(away.kind(), crate::error::ErrorKind::Unavailable { .. }) => {
+            tracing::warn!(error = away.story(), "the database does not answer; serving 503 until it does");
+            Ok(false)
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// One server per data directory.
+fn claim(dir: &Path) -> Result<File> {
+    let wrong = |why: &dyn std::fmt::Display| Error::invalid("data_dir", format!("{}: {why}", dir.display()));
+    std::fs::create_dir_all(dir).map_err(|e| wrong(&e))?;
+    let file = File::create(dir.join("lock")).map_err(|e| wrong(&e))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| wrong(&"another pengx is running on it"))?;
+    Ok(file)
+}
+
+fn read_key(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::invalid("ssh_public_key", format!("{}: {e}", path.display())))?;
+    Ok(text.trim().to_owned())
+}
+
+async fn listen(config: &Config) -> Result<TcpListener> {
+    let bound = TcpListener::bind(config.listen).await;
+    bound.map_err(|why| Error::invalid("listen", format!("{}: {why}", config.listen)))
+}
+
+/// The thread that brings the database up if it was down at the start, and then keeps the heartbeat.
+fn keep_alive(core: Core, alive: Arc<AtomicBool>) -> Result<std::thread::JoinHandle<()>> {
+    let beat = move || {
+        let mut registered = false;
+        while alive.load(Ordering::SeqCst) {
+            let done = if registered { pm::heartbeat(&core) } else { pm::prepare(&core) };
+            match done {
+                Ok(()) => registered = true,
+                Err(why) => tracing::warn!(error = why.story(), "no heartbeat could be written"),
+            }
+            std::thread::park_timeout(if registered { HEARTBEAT } else { DATABASE_RETRY });
+        }
+    };
+    let thread = std::thread::Builder::new().name("heartbeat".to_owned()).spawn(beat);
+    thread.map_err(|why| Error::internal("no thread for the heartbeat").caused_by(why))
+}
+
+fn libvirt_options(config: &Config) -> LibvirtOptions {
+    let domain_type = match config.libvirt.domain_type.as_str() {
+        "kvm" => DomainType::Kvm,
+        "qemu" => DomainType::Qemu,
+        _ => DomainType::Auto,
+    };
+    LibvirtOptions { domain_type, call_timeout: config.libvirt.call_timeout, ..LibvirtOptions::default() }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        bridge_prefix: config.bridge_prefix.clone(),
+        bridges: config.bridges.clone(),
+        shutdown_timeout: config.shutdown_timeout,
+        tasks: TaskSettings {
+            lock_timeout: config.lock_timeout,
+            recover_interval: config.recover_interval,
+            ..TaskSettings::default()
+        },
+        ..Settings::default()
+    }
+}
+
+fn dialect(config: &Config) -> pengx::Settings {
+    let api = &config.api;
+    pengx::Settings {
+        prefixes: api.prefixes.iter().map(|path| pengx::Prefix::new(path)).collect(),
+        success: api.result_success.clone(),
+        failure: api.result_failure.clone(),
+        style: pengx::style::Style {
+            null_text: api.null_text.clone(),
+            dates: pengx::times::DateFormat::new(&api.datetime_format),
+            zone: api.time_zone,
+        },
+        body_limit: config.limits.body_bytes,
+        body_deadline: config.limits.body_timeout,
+        allowed_origins: api.allowed_origins.clone(),
+        loopback_hosts_only: config.listen.ip().is_loopback(),
+        ..pengx::Settings::default()
+    }
+}

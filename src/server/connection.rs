@@ -1,0 +1,72 @@
+//! What every request gets before the routes see it, and every answer after: a request id, the peer's address, one
+//! line in the log.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use hyper::body::Incoming;
+use hyper::header::HOST;
+use hyper::service::Service;
+use warp::http::{HeaderName, HeaderValue, Request};
+use warp::reply::Response;
+
+use crate::dialects::{Arrival, RequestId};
+use crate::model::{Ids, RandomIds};
+
+/// Request ids for clients that bring none: unique over runs of the server, and in order within one.
+#[derive(Debug)]
+pub(super) struct RequestIds {
+    run: u32,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    pub(super) fn new() -> Self {
+        Self { run: RandomIds.uuid().as_fields().0, next: AtomicU64::new(0) }
+    }
+
+    fn make(&self) -> Option<RequestId> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        RequestId::new(HeaderValue::from_str(&format!("{:08x}-{number:x}", self.run)).ok()?)
+    }
+}
+
+pub(super) async fn answer<S>(
+    routes: S,
+    ids: impl AsRef<RequestIds>,
+    peer: SocketAddr,
+    mut request: Request<Incoming>,
+) -> Result<Response, Infallible>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+{
+    let began = Instant::now();
+    let brought = request.headers().get(RequestId::HEADER).cloned().and_then(RequestId::new);
+    let id = brought.or_else(|| ids.as_ref().make());
+    if let Some(id) = &id {
+        request.extensions_mut().insert(Arrival { id: id.clone(), peer });
+    }
+    // A request line with an authority overrides Host (RFC 9112, 3.2.2); so there is one place to look.
+    if let Some(host) = request.uri().authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok()) {
+        request.headers_mut().insert(HOST, host);
+    }
+    let method = request.method().clone();
+    let line = request.uri().clone();
+    let mut response = routes.call(request).await?;
+    let status = response.status().as_u16();
+    let duration_ms = began.elapsed().as_secs_f64() * 1000.0;
+    let request = id.as_ref().map_or("", RequestId::as_str);
+    // Never the query: a client may have put a secret there.
+    let path = line.path();
+    if method.is_safe() {
+        tracing::debug!(request, %peer, %method, path, status, duration_ms, "answered");
+    } else {
+        tracing::info!(request, %peer, %method, path, status, duration_ms, "answered");
+    }
+    if let Some(id) = &id {
+        response.headers_mut().insert(HeaderName::from_static(RequestId::HEADER), id.header());
+    }
+    Ok(response)
+}

@@ -1,0 +1,296 @@
+//! Whole answers to the letter, on a site whose ids count and whose clock stands.
+//!
+//! `PENGX_BLESS=1` writes the files anew; they are never edited. Status and headers stand here, and the manual's own
+//! template measures every body before it is compared or blessed.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use pengx::hypervisor::Verb;
+use pengx::model::Format;
+
+use super::manual::{Values, measure};
+use super::{Api, file, vm};
+use crate::harness::app::{PATIENCE, Site, make_image};
+use crate::harness::http::Answer;
+
+const IMAGE: &str = "bed05d84-7c44-4720-9588-57cbd8ecef8c";
+
+struct Gold {
+    api: Api,
+    seen: BTreeSet<String>,
+    bless: bool,
+}
+
+impl Gold {
+    fn new() -> Self {
+        let bless = std::env::var("PENGX_BLESS").is_ok_and(|v| v == "1");
+        Self { api: Api::on(Site::new().fixed()), seen: BTreeSet::new(), bless }
+    }
+
+    fn dir() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pengx")
+    }
+
+    /// Compares an answer with its file; what the manual's template has in its holes.
+    #[track_caller]
+    fn check(&mut self, name: &str, template: Option<&str>, status: u16, answer: &Answer) -> Values {
+        assert_eq!(answer.status, status, "{name}: {answer:?}");
+        assert_eq!(answer.header("content-type"), Some("application/xml; charset=utf-8"), "{name}");
+        assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()), "{name}");
+        let values = template.map(|template| measure(template, &answer.body).unwrap_or_else(|e| panic!("{name}: {e}")));
+        assert!(self.seen.insert(name.to_owned()), "{name} is used twice");
+        let body = self.normal(&answer.body);
+        let path = Self::dir().join(format!("{name}.xml"));
+        if self.bless {
+            std::fs::write(&path, &body).unwrap();
+        }
+        assert_eq!(body, file(&format!("golden/pengx/{name}.xml")), "{name}: the golden file is on the right");
+        values.unwrap_or_default()
+    }
+
+    /// What differs from machine to machine and from run to run: the directory of the site, how full its file system is,
+    /// and the host's interfaces.
+    fn normal(&self, body: &str) -> String {
+        let mut text = body.replace(self.api.app.site.store_dir().to_str().unwrap(), "/data1");
+        if text.starts_with("<storlinks>") {
+            text = blank(&text, "<size>", "</size>", "SIZE");
+            text = blank(&text, "<free>", "</free>", "FREE");
+        }
+        if text.starts_with("<pm ") {
+            text = blank(&text, "<interfaces>", "\n  </interfaces>", "\n    INTERFACES");
+        }
+        text
+    }
+
+    /// Every file was compared with something.
+    fn finish(self) {
+        let mut files = BTreeSet::new();
+        for entry in std::fs::read_dir(Self::dir()).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            files.insert(name.strip_suffix(".xml").expect(&name).to_owned());
+        }
+        assert_eq!(files, self.seen);
+        self.api.app.assert_at_rest();
+    }
+}
+
+/// Each text between `from` and `to` becomes `word`.
+fn blank(text: &str, from: &str, to: &str, word: &str) -> String {
+    let mut parts = text.split(from);
+    let mut out = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (_, rest) = part.split_once(to).unwrap();
+        out.push_str(&format!("{from}{word}{to}{rest}"));
+    }
+    out
+}
+
+/// Names of physical NICs and bridges, as the kernel lists them.
+fn host_interfaces() -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir("/sys/class/net").unwrap() {
+        let entry = entry.unwrap();
+        if ["device", "bridge"].iter().any(|kind| entry.path().join(kind).exists()) {
+            names.push(entry.file_name().into_string().unwrap());
+        }
+    }
+    names.sort();
+    names
+}
+
+#[test]
+fn answers_are_the_manuals_to_the_letter() {
+    let mut gold = Gold::new();
+    empty_site(&mut gold);
+    storlink_and_template(&mut gold);
+    let id = vms(&mut gold);
+    power(&mut gold, &id);
+    failures(&mut gold);
+    gold.api.http.delete(&format!("/vms/{id}/")).empty_204();
+    gold.finish();
+}
+
+fn empty_site(gold: &mut Gold) {
+    let answer = gold.api.get("/pms/");
+    let values = gold.check("pm", Some("pm"), 200, &answer);
+    values.are(&[
+        ("data.uuid", "00000000-0000-0000-0000-0000b105f00d"),
+        ("data.name", "host1"),
+        ("data.status", "Up"),
+        ("data.cpu", "8"),
+        ("data.memory", "16384"),
+    ]);
+    assert_eq!(values.all("network.name"), host_interfaces());
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"));
+    for (name, template, uri) in [
+        ("storlinks-none", "storlinks", "/storlinks/"),
+        ("templates-none-v1", "templates_v1", "/v1/templates/"),
+        ("templates-none-v2", "templates_v2", "/v2/templates/"),
+        ("vms-none", "vms", "/vms/"),
+    ] {
+        let answer = gold.api.get(uri);
+        gold.check(name, Some(template), 200, &answer);
+    }
+    let answer = gold.api.get("/tasks/");
+    gold.check("tasks-none", None, 200, &answer);
+}
+
+fn storlink_and_template(gold: &mut Gold) {
+    let dir = gold.api.app.site.store_dir();
+    let body = file("contract/bodies/storlink-create.xml").replace("/data1", dir.to_str().unwrap());
+    let answer = gold.api.post("/storlinks/create/", &body);
+    gold.check("storlink-create", Some("root"), 201, &answer).are(&[("data.result", "success")]);
+    let answer = gold.api.get("/storlinks/");
+    let values = gold.check("storlinks", Some("storlinks"), 200, &answer);
+    values.are(&[
+        ("storlink.id", "1"),
+        ("storlink.pm", "00000000-0000-0000-0000-0000b105f00d"),
+        ("storlink.name", "store1"),
+        ("storlink.link", dir.to_str().unwrap()),
+        ("storlink.type", "LO"),
+        ("storlink.level", "FL"),
+        ("storlink.desc", "VM store1"),
+        ("storlink.shared", "True"),
+    ]);
+    let number = |hole| values.all(hole)[0].parse::<u64>().unwrap();
+    assert!(number("storlink.size") > 0 && number("storlink.free") <= number("storlink.size"));
+
+    make_image(&dir.join(format!("{IMAGE}.qcow2")), Format::Qcow2, 4);
+    let body = file("contract/bodies/template-add.xml").replace("<storlink>11<", "<storlink>1<");
+    let answer = gold.api.post("/templates/add/", &body);
+    gold.check("template-add", Some("root"), 201, &answer).are(&[("data.result", "success")]);
+    let v1 = gold.api.get("/v1/templates/");
+    let v1 = gold.check("templates-v1", Some("templates_v1"), 200, &v1);
+    let v2 = gold.api.get("/templates/");
+    let v2 = gold.check("templates-v2", Some("templates_v2"), 200, &v2);
+    for values in [&v1, &v2] {
+        values.are(&[
+            ("gvm.name", "debian 8 64bit template"),
+            ("gvm.size", "4"),
+            ("gvm.os", "DEBIAN"),
+            ("gvm.os_arch", "X64"),
+            ("gvm.desc", "Debian 8 jessie 64bit template"),
+        ]);
+    }
+    assert_eq!(v1.all("gvm.uuid"), v2.all("gvm.uuid"));
+    v2.are(&[
+        ("gvm.lock_statue", "False"),
+        ("gvm.pm", "00000000-0000-0000-0000-0000b105f00d"),
+        ("gvm.state", "SHUTDOWN"),
+        ("gvm.recent_booted_at", "None"),
+    ]);
+    // Again: refused, and recorded as that.
+    gold.api.post("/templates/add/", &body).refused(400, "a template named debian 8 64bit template exists already");
+    let answer = gold.api.get("/tasks/");
+    gold.check("tasks", None, 200, &answer);
+    let answer = gold.api.get(&format!("/tasks/{}/", answer.ids("task")[0]));
+    gold.check("task-failed", None, 200, &answer);
+}
+
+/// The id of the VM that the manual's body makes.
+fn vms(gold: &mut Gold) -> String {
+    let template = gold.api.get("/templates/").ids("template")[0].clone();
+    let body = file("contract/bodies/vm-create.xml").replace("$template_uuid", &template).replace("$storlink_id", "1");
+    let answer = gold.api.post("/vms/", &body);
+    gold.check("vm-create", Some("root"), 201, &answer).are(&[("data.result", "success")]);
+    let id = gold.api.vm_id("test_vm");
+    let answer = gold.api.get(&format!("/vms/{id}/"));
+    let values = gold.check("vm", Some("vm"), 200, &answer);
+    values.are(&[
+        ("data.uuid", &id),
+        ("data.name", "test_vm"),
+        ("data.status", "SHUTDOWN"),
+        ("data.cpu", "1"),
+        ("data.memory", "512"),
+        ("data.maxmem", "512"),
+        ("data.disk_size", "4"),
+        ("data.pm", "00000000-0000-0000-0000-0000b105f00d"),
+        ("data.os", "DEBIAN"),
+        ("data.os_type", "X64"),
+        ("data.created_at", "2017-07-26 15:04:05"),
+        ("data.recent_booted_at", "None"),
+        ("data.vnc_port", ""),
+    ]);
+    assert_eq!(values.all("net.name"), ["eth0", "eth1"]);
+    assert_eq!(values.all("net.switch_name"), ["xenbr0", "xenbr1"]);
+    assert!(values.all("net.mac").iter().all(|mac| mac.starts_with("00:16:3e:") && mac.len() == 17));
+    assert_eq!(values.all("data.vnc_passwd")[0].len(), 8);
+
+    // One without template, NICs and description, in words that XML must escape.
+    let body = "<vm><name>&lt;b&gt; &amp; \"c\" 가</name><storlink>1</storlink><cpu_core>2</cpu_core><memory>64</memory>\
+                <maxmem>128</maxmem><os_disk_size>3</os_disk_size><extra_disk_size>2</extra_disk_size></vm>";
+    gold.api.post("/vms/", body).done(201, "vm &lt;b&gt; &amp; &quot;c&quot; 가 is created");
+    let answer = gold.api.get("/vms/");
+    let values = gold.check("vms", Some("vms"), 200, &answer);
+    assert_eq!(values.all("vm.uuid"), answer.ids("vm"));
+    assert_eq!(values.all("vm.name"), ["test_vm", "&lt;b&gt; &amp; &quot;c&quot; 가"]);
+    assert_eq!(values.all("vm.cpu"), ["1", "2"]);
+    assert_eq!(values.all("vm.memory"), ["512", "64"]);
+    assert_eq!(values.all("vm.maxmem"), ["512", "128"]);
+    assert_eq!(values.all("vm.disk_size"), ["4", "5"]);
+    assert_eq!(values.all("vm.os"), ["DEBIAN", ""]);
+    assert_eq!(values.all("vm.os_arch"), ["X64", ""]);
+    assert_eq!(values.all("vm.recent_booted_at"), ["None", "None"]);
+    assert_eq!(values.all("net.switch_name"), ["xenbr0", "xenbr1"]);
+    let second = gold.api.get(&format!("/vms/{}/", answer.ids("vm")[1]));
+    let values = gold.check("vm-bare", Some("vm"), 200, &second);
+    values.are(&[
+        ("data.cpu", "2"),
+        ("data.memory", "64"),
+        ("data.maxmem", "128"),
+        ("data.disk_size", "5"),
+        ("data.os", ""),
+        ("data.os_type", ""),
+    ]);
+    assert!(values.all("net.name").is_empty());
+    id
+}
+
+fn power(gold: &mut Gold, id: &str) {
+    let of = |gold: &Gold, verb: &str| gold.api.post(&format!("/vms/{id}/{verb}/"), "");
+    let answer = of(gold, "start");
+    assert_eq!(answer.header("allow"), Some("POST, OPTIONS"));
+    gold.check("vm-start", Some("root"), 200, &answer).are(&[("data.result", "success")]);
+    let answer = gold.api.get(&format!("/vms/{id}/"));
+    gold.check("vm-running", Some("vm"), 200, &answer).are(&[
+        ("data.status", "RUNNING"),
+        ("data.recent_booted_at", "2017-07-26 15:04:05"),
+        ("data.vnc_port", "5900"),
+    ]);
+    let answer = of(gold, "shutdown");
+    gold.check("vm-shutdown", Some("root"), 200, &answer).are(&[("data.result", "success")]);
+
+    // A start that does not come to its end yet.
+    let fake = gold.api.app.site.fake.clone();
+    fake.hold(Verb::Start);
+    let asynchronous = [("Prefer", "respond-async")];
+    let answer = gold.api.http.ask("POST", &format!("/vms/{id}/start/"), &asynchronous, "");
+    gold.check("accepted", Some("root"), 202, &answer).are(&[("data.result", "success")]);
+    let task = answer.header("location").unwrap().to_owned();
+    assert_eq!(answer.header("preference-applied"), Some("respond-async"));
+    assert!(fake.wait_held(Verb::Start, 1, PATIENCE));
+    let answer = gold.api.get(&task);
+    gold.check("task-running", None, 200, &answer);
+    fake.release(Verb::Start);
+    let answer = gold.api.get(&format!("{task}?wait"));
+    gold.check("task-done", None, 200, &answer);
+    let answer = of(gold, "poweroff");
+    gold.check("vm-poweroff", Some("root"), 200, &answer).are(&[("data.result", "success")]);
+}
+
+fn failures(gold: &mut Gold) {
+    let stock = super::Stock { storlink: "1".to_owned(), template: String::new() };
+    for (name, status, answer) in [
+        ("failure-400-fields", 400, gold.api.post("/vms/", "<vm/>")),
+        ("failure-400-exists", 400, gold.api.post("/vms/", &vm("test_vm", &stock, "<os_disk_size>1</os_disk_size>"))),
+        ("failure-404-uri", 404, gold.api.get("/nope/")),
+        ("failure-404-object", 404, gold.api.get(&format!("/vms/{}/", super::NOBODY))),
+        ("failure-405", 405, gold.api.http.send("PUT", "/vms/", "")),
+        ("failure-501", 501, gold.api.get("/pmpperf/")),
+    ] {
+        gold.check(name, Some("root"), status, &answer).are(&[("data.result", "failure")]);
+    }
+    let answer = gold.api.http.ask("OPTIONS", "/vms/", &[], "");
+    gold.check("options", None, 200, &answer);
+}

@@ -1,0 +1,122 @@
+//! A server over an [`App`]'s core on a port of its own, and a client that shows answers as they are on the wire.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread::JoinHandle;
+
+use pengx::dialects::pengx::{Settings, routes};
+use pengx::operations::Core;
+use pengx::server::Limits;
+
+use super::app::PATIENCE;
+
+/// Serves until it is dropped.
+pub struct Served {
+    pub address: SocketAddr,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One answer, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Served {
+    pub fn new(core: &Core) -> Self {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (told, address) = std::sync::mpsc::channel();
+        let core = core.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                told.send(listener.local_addr().unwrap()).unwrap();
+                let stop = async { drop(stopped.await) };
+                pengx::server::serve(listener, routes(core, Settings::default()), Limits::default(), stop).await;
+            });
+        });
+        Self { address: address.recv().unwrap(), stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub fn get(&self, uri: &str) -> Answer {
+        ask(self.address, "GET", uri, &[], "")
+    }
+
+    pub fn post(&self, uri: &str, xml: &str) -> Answer {
+        self.send("POST", uri, xml)
+    }
+
+    pub fn delete(&self, uri: &str) -> Answer {
+        self.send("DELETE", uri, "")
+    }
+
+    pub fn send(&self, method: &str, uri: &str, xml: &str) -> Answer {
+        ask(self.address, method, uri, &[("Content-Type", "application/xml")], xml)
+    }
+
+    pub fn ask(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        ask(self.address, method, uri, headers, body)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// The text of the first element of this name, as it is in the document.
+    pub fn element(&self, name: &str) -> &str {
+        let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+        let from = self.body.find(&open).unwrap_or_else(|| panic!("no <{name}> in {self:?}")) + open.len();
+        let len = self.body[from..].find(&close).unwrap_or_else(|| panic!("no </{name}> in {self:?}"));
+        &self.body[from..from + len]
+    }
+
+    /// The ids of all elements of this name.
+    pub fn ids(&self, name: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for part in self.body.split(&format!("<{name} id=")).skip(1) {
+            let quote = part.chars().next().unwrap();
+            found.push(part[1..].split(quote).next().unwrap().to_owned());
+        }
+        found
+    }
+
+    pub fn message(&self) -> &str {
+        self.element("message")
+    }
+}
+
+/// One request on a connection of its own.
+pub fn ask(address: SocketAddr, method: &str, uri: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE * 4)).unwrap();
+    let mut request = format!("{method} {uri} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {method} {uri}: {text:?}"));
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let header = |line: &str| line.split_once(": ").map(|(n, v)| (n.to_lowercase(), v.to_owned())).unwrap();
+    Answer { status, headers: lines.map(header).collect(), body: body.to_owned() }
+}
