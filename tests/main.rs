@@ -12,10 +12,14 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod abuse;
 mod backends;
 mod contract;
 mod faults;
 mod front;
 mod harness;
 mod hosts;
+mod house;
+mod real;
 mod store;
+mod tasks;

@@ -1,0 +1,232 @@
+//! Many clients at once, and clients that go away.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::TcpStream;
+
+use pengx::hypervisor::Verb;
+use pengx::model::*;
+use pengx::store::{disks, tasks as rows, vms};
+
+use super::Scene;
+use crate::harness::app::{PATIENCE, wait_until};
+use crate::harness::http::Answer;
+use crate::harness::world::World;
+
+/// So many calls at once.
+fn at_once(count: usize, call: impl Fn(usize) -> Answer + Sync) -> Vec<Answer> {
+    let barrier = std::sync::Barrier::new(count);
+    std::thread::scope(|s| {
+        let (call, barrier) = (&call, &barrier);
+        let calls: Vec<_> = (0..count)
+            .map(|n| {
+                s.spawn(move || {
+                    barrier.wait();
+                    call(n)
+                })
+            })
+            .collect();
+        calls.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn with_status(answers: &[Answer], status: u16) -> usize {
+    answers.iter().filter(|a| a.status == status).count()
+}
+
+#[test]
+fn of_ten_creates_of_one_name_one_wins() {
+    let scene = Scene::new();
+    let (template, _) = scene.template("debian", Format::Qcow2);
+    let files = World::of(&scene.app).files.len();
+    let answers = at_once(10, |n| {
+        let disk = if n % 2 == 0 {
+            format!("<template>{template}</template>")
+        } else {
+            "<os_disk_size>4</os_disk_size>".to_owned()
+        };
+        scene.create_vm("web1", &format!("{disk}<network>0</network>"))
+    });
+    assert_eq!((with_status(&answers, 201), with_status(&answers, 400)), (1, 9), "{answers:?}");
+    for lost in answers.iter().filter(|a| a.status == 400) {
+        assert_eq!(lost.message(), "a vm named web1 exists already");
+    }
+    scene.app.assert_at_rest();
+    let world = World::of(&scene.app);
+    assert_eq!((world.files.len(), world.domains.len()), (files + 1, 2), "one state, one definition: {world:#?}");
+    assert_eq!(scene.http.get("/vms/").ids("vm").len(), 1);
+}
+
+#[test]
+fn ten_creates_from_one_template_all_succeed_and_no_mac_comes_twice() {
+    let scene = Scene::new();
+    let (template, image) = scene.template("debian", Format::Qcow2);
+    let before = std::fs::read(&image).unwrap();
+    let networks = "<network><list-item>0</list-item><list-item>1</list-item></network>";
+    let answers =
+        at_once(10, |n| scene.create_vm(&format!("vm{n}"), &format!("<template>{template}</template>{networks}")));
+    assert_eq!(with_status(&answers, 201), 10, "{answers:?}");
+    let listings = scene.app.store().read(vms::listing).unwrap();
+    let macs: BTreeSet<_> = listings.iter().flat_map(|l| &l.nics).map(|nic| nic.mac.to_string()).collect();
+    let passwords: BTreeSet<_> = listings.iter().map(|l| l.vm.vnc_password.reveal().to_owned()).collect();
+    assert_eq!((listings.len(), macs.len(), passwords.len()), (10, 20, 10));
+    let volumes: BTreeSet<_> = listings
+        .iter()
+        .flat_map(|l| scene.app.store().read(|c| disks::of_vm(c, l.vm.id)).unwrap())
+        .map(|disk| disk.volume.to_string())
+        .collect();
+    assert_eq!(volumes.len(), 10);
+    assert!(volumes.iter().all(|name| scene.path(name).is_file()));
+    assert_eq!(std::fs::read(&image).unwrap(), before);
+    scene.app.assert_at_rest();
+}
+
+#[test]
+fn of_ten_starts_of_one_vm_one_wins() {
+    let scene = Scene::new();
+    let vm = scene.vm("web1");
+    let answers = at_once(10, |_| scene.http.post(&format!("/vms/{vm}/start/"), ""));
+    assert_eq!((with_status(&answers, 200), with_status(&answers, 400)), (1, 9), "{answers:?}");
+    for lost in answers.iter().filter(|a| a.status == 400) {
+        assert_eq!(lost.message(), "vm web1 is RUNNING; it is started already");
+    }
+    assert_eq!(scene.app.site.fake.calls(Verb::Start), 1);
+    scene.app.assert_at_rest();
+}
+
+/// Whoever is first: either the VM runs and is not deleted, or it is gone and not started.
+#[test]
+fn a_start_and_a_delete_never_both_succeed() {
+    let scene = Scene::new();
+    let (mut started, mut deleted) = (0, 0);
+    for round in 0..12 {
+        let empty = World::of(&scene.app);
+        let vm = scene.vm(&format!("vm{round}"));
+        let answers = at_once(2, |n| {
+            if n == round % 2 {
+                scene.http.post(&format!("/vms/{vm}/start/"), "")
+            } else {
+                scene.http.delete(&format!("/vms/{vm}/"))
+            }
+        });
+        let (start, delete) = (&answers[round % 2], &answers[1 - round % 2]);
+        scene.app.assert_at_rest();
+        let id: VmId = vm.parse().unwrap();
+        match (start.status, delete.status) {
+            (200, 400) => {
+                started += 1;
+                assert_eq!(delete.message(), format!("vm vm{round} is RUNNING; shut it down before deleting it"));
+                assert!(scene.app.site.fake.states().contains(&(id, PowerState::Running)));
+                assert_eq!(scene.http.post(&format!("/vms/{vm}/poweroff/"), "").status, 200);
+                assert_eq!(scene.http.delete(&format!("/vms/{vm}/")).status, 204);
+            }
+            (404, 204) => {
+                deleted += 1;
+                assert_eq!(start.message(), format!("there is no vm {vm}"));
+            }
+            other => panic!("{other:?}: {answers:?}"),
+        }
+        scene.app.assert_at_rest();
+        assert_eq!(World::of(&scene.app), empty);
+    }
+    println!("abuse: the start was first {started} times, the delete {deleted} times");
+}
+
+#[test]
+fn a_client_that_hangs_up_in_the_middle_of_its_task_changes_nothing_about_it() {
+    let scene = Scene::new();
+    scene.app.site.fake.hold(Verb::Define);
+    let body = scene.vm_body("web1", "<os_disk_size>4</os_disk_size>");
+    let mut client = TcpStream::connect(scene.http.address).unwrap();
+    let head = format!("POST /vms/ HTTP/1.1\r\nHost: {}\r\nContent-Type: text/xml\r\n", scene.http.address);
+    write!(client, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    assert!(scene.app.site.fake.wait_held(Verb::Define, 1, PATIENCE));
+    drop(client);
+    scene.app.site.fake.release(Verb::Define);
+    scene.app.assert_at_rest();
+    let task = scene.app.store().read(|c| rows::recent(c, 1)).unwrap().remove(0);
+    assert_eq!((task.state, task.message.as_str()), (TaskState::Success, "vm web1 is created"));
+    assert_eq!(scene.http.get("/vms/").ids("vm").len(), 1);
+}
+
+#[test]
+fn a_client_that_hangs_up_in_the_middle_of_its_request_has_asked_for_nothing() {
+    let scene = Scene::new();
+    let (before, tasks) = (World::of(&scene.app), scene.tasks());
+    let body = scene.vm_body("web1", "<os_disk_size>4</os_disk_size>");
+    for sent in [0, 1, 30, body.len() - 1] {
+        let mut client = TcpStream::connect(scene.http.address).unwrap();
+        let head = format!("POST /vms/ HTTP/1.1\r\nHost: {}\r\nContent-Type: text/xml\r\n", scene.http.address);
+        write!(client, "{head}Content-Length: {}\r\n\r\n{}", body.len(), &body[..sent]).unwrap();
+        drop(client);
+    }
+    assert_eq!(scene.http.get("/vms/").status, 200);
+    // The server ends every connection before it is gone, and so has seen all of them.
+    let Scene { http, app, .. } = scene;
+    drop(http);
+    app.assert_at_rest();
+    assert_eq!(World::of(&app), before);
+    assert_eq!(app.store().read(|c| rows::recent(c, 1_000)).unwrap().len(), tasks);
+}
+
+/// `Prefer: respond-async`, progress, `?wait`, cancel: the life of a task as its client sees it.
+#[test]
+fn a_task_is_followed_and_cancelled_through_its_own_uri() {
+    let scene = Scene::new();
+    let (template, _) = scene.template("debian", Format::Qcow2);
+    let before = World::of(&scene.app);
+    let headers = [("Content-Type", "text/xml"), ("Prefer", "respond-async")];
+    let create = |name: &str| {
+        let body = scene.vm_body(name, &format!("<template>{template}</template><extra_disk_size>2</extra_disk_size>"));
+        let accepted = scene.http.ask("POST", "/vms/", &headers, &body);
+        assert_eq!(accepted.status, 202, "{accepted:?}");
+        accepted.header("location").unwrap().to_owned()
+    };
+    scene.app.site.fake.hold(Verb::Define);
+    let uri = create("web1");
+    assert!(scene.app.site.fake.wait_held(Verb::Define, 1, PATIENCE));
+    let running = scene.http.get(&uri);
+    assert_eq!((running.element("state"), running.element("kind")), ("running", "vm.create"));
+    assert_eq!((running.element("subject"), running.element("step")), ("vm web1", "making disk 0"));
+    assert_eq!((running.element("result"), running.element("percent")), ("", "50"));
+    assert_eq!(scene.http.get(&format!("{uri}?wait=0")).element("state"), "running");
+    // Cancelled between its steps, it is undone.
+    assert_eq!(scene.http.delete(&uri).status, 200);
+    scene.app.site.fake.release(Verb::Define);
+    let over = scene.http.get(&format!("{uri}?wait"));
+    assert_eq!((over.element("state"), over.element("result")), ("failure", "failure"));
+    assert!(over.message().ends_with("was cancelled"), "{over:?}");
+    scene.app.assert_at_rest();
+    assert_eq!(World::of(&scene.app), before);
+
+    let uri = create("web1");
+    let over = scene.http.get(&format!("{uri}?wait"));
+    assert_eq!((over.element("state"), over.element("percent")), ("success", "100"));
+    assert_eq!((over.element("result"), over.message()), ("success", "vm web1 is created"));
+    let late = scene.http.delete(&uri);
+    assert!(late.status == 400 && late.message().ends_with("is success; there is nothing to cancel"), "{late:?}");
+    scene.app.assert_at_rest();
+}
+
+/// Somebody waits at `?wait` for a task that is cancelled while it waits for a lock.
+#[test]
+fn a_task_that_waits_for_a_lock_names_itself_and_is_cancelled_at_once() {
+    let scene = Scene::new();
+    let vm = scene.vm("web1");
+    scene.app.site.fake.hold(Verb::Start);
+    let ask = |uri: &str| scene.http.ask("POST", uri, &[("Prefer", "respond-async")], "");
+    let first = ask(&format!("/vms/{vm}/start/"));
+    assert!(scene.app.site.fake.wait_held(Verb::Start, 1, PATIENCE));
+    let second = ask(&format!("/vms/{vm}/poweroff/"));
+    let uri = second.header("location").unwrap().to_owned();
+    assert_eq!(scene.http.get(&uri).element("state"), "queued");
+    assert_eq!(scene.http.delete(&uri).status, 200);
+    assert_eq!(scene.http.get(&format!("{uri}?wait")).element("state"), "failure");
+    // The first one still runs, and readers do not wait for it.
+    assert_eq!(scene.http.get(&format!("/vms/{vm}/")).element("status"), "SHUTDOWN");
+    scene.app.site.fake.release(Verb::Start);
+    let over = scene.http.get(&format!("{}?wait", first.header("location").unwrap()));
+    assert_eq!(over.element("state"), "success");
+    wait_until("it runs", || Ok(scene.http.get(&format!("/vms/{vm}/")).element("status") == "RUNNING"));
+    scene.app.assert_at_rest();
+}
