@@ -215,6 +215,8 @@ fn populate(dir: &Path, count: u32) -> VmId {
         maxmem: MiB(4096),
         desc: "VM for something".to_owned(),
         pcivf: None,
+        iso: None,
+        seen: Seen::default(),
         vnc_password: Secret::new("secret12".to_owned()),
         created_at: at,
         recent_booted_at: Some(at),

@@ -6,14 +6,16 @@
 mod faults;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::faults::Faults;
 use super::{Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{DomainSpec, DomainStatus, Format, MiB, NicLink, PowerState, VmId, VncEndpoint, VolumeSource};
+use crate::model::{
+    DiskSpec, DomainSpec, DomainStatus, Format, Mac, MiB, NicLink, NicSpec, PowerState, VmId, VncEndpoint, VolumeSource,
+};
 
 pub use self::faults::Answer;
 
@@ -49,8 +51,19 @@ struct Domain {
 struct Run {
     paused: bool,
     screen: u16,
-    /// The files that it opened at its start, whatever was defined since.
-    files: Vec<PathBuf>,
+    /// What it was started with and what was plugged in since, whatever was defined meanwhile.
+    has: DomainSpec,
+}
+
+impl Run {
+    fn holds(&self, file: &Path) -> bool {
+        self.has.disks.iter().any(|disk| path(disk) == file)
+    }
+}
+
+fn path(disk: &DiskSpec) -> &Path {
+    let VolumeSource::File(file) = &disk.source;
+    file
 }
 
 impl Default for FakeHypervisor {
@@ -125,7 +138,7 @@ impl FakeHypervisor {
         self.world.faults.effects()
     }
 
-    /// The guest hears nothing: neither shutdown nor reboot. False when there is no such domain.
+    /// The guest hears nothing: neither shutdown nor reboot, and it gives up neither memory nor devices. False when there is no such domain.
     pub fn set_deaf(&self, id: VmId, deaf: bool) -> bool {
         let mut state = self.world.lock();
         state.domains.get_mut(&id).map(|domain| domain.deaf = deaf).is_some()
@@ -145,6 +158,12 @@ impl FakeHypervisor {
         let ended = self.world.lock().domains.get_mut(&id).is_some_and(|domain| domain.end(how));
         self.world.changed();
         ended
+    }
+
+    /// What a running domain has now: what it was started with and what was plugged in since. `None` when it is off.
+    pub fn running(&self, id: VmId) -> Option<DomainSpec> {
+        let state = self.world.lock();
+        state.domains.get(&id).and_then(|domain| domain.run.as_ref()).map(|run| run.has.clone())
     }
 
     /// The bridges of the host.
@@ -211,34 +230,42 @@ impl State {
         }
     }
 
-    /// What a start would open, or why it cannot.
-    fn openable(&self, id: VmId, spec: &DomainSpec) -> Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
-        for disk in &spec.disks {
-            let VolumeSource::File(file) = &disk.source;
-            if !file.exists() {
-                return Err(refused(format!(
-                    "Cannot access storage file '{}': No such file or directory",
-                    file.display()
-                )));
-            }
-            let held = |(other, domain): (&VmId, &Domain)| {
-                *other != id && domain.run.as_ref().is_some_and(|run| run.files.contains(file))
-            };
-            if self.domains.iter().any(held) {
-                return Err(refused(format!("Is another process using the image [{}]?", file.display())));
-            }
-            files.push(file.clone());
+    /// Whether a domain can open what its spec names, or why it cannot.
+    fn check(&self, id: VmId, spec: &DomainSpec) -> Result<()> {
+        spec.disks.iter().try_for_each(|disk| self.check_disk(id, disk))?;
+        spec.nics.iter().try_for_each(|nic| self.check_nic(nic))?;
+        check_disc(spec.disc.as_ref())
+    }
+
+    fn check_disk(&self, id: VmId, disk: &DiskSpec) -> Result<()> {
+        let file = path(disk);
+        check_file(file)?;
+        let held =
+            |(other, domain): (&VmId, &Domain)| *other != id && domain.run.as_ref().is_some_and(|run| run.holds(file));
+        if self.domains.iter().any(held) {
+            return Err(refused(format!("Is another process using the image [{}]?", file.display())));
         }
-        for nic in &spec.nics {
-            match &nic.link {
-                NicLink::Bridge(name) if !self.bridges.contains(name) => {
-                    return Err(refused(format!("Cannot get interface MTU on '{name}': No such device")));
-                }
-                NicLink::Bridge(_) | NicLink::User => {}
+        Ok(())
+    }
+
+    fn check_nic(&self, nic: &NicSpec) -> Result<()> {
+        match &nic.link {
+            NicLink::Bridge(name) if !self.bridges.contains(name) => {
+                Err(refused(format!("Cannot get interface MTU on '{name}': No such device")))
             }
+            NicLink::Bridge(_) | NicLink::User => Ok(()),
         }
-        Ok(files)
+    }
+
+    /// As [`State::run`], for a verb that a deaf guest does not answer.
+    fn letting_go(&mut self, id: VmId, verb: Verb) -> Result<&mut DomainSpec> {
+        let deaf = self.domain(id)?.deaf;
+        let has = &mut self.run(id, verb)?.has;
+        if deaf {
+            let action = format!("the guest of vm {id} did not let go");
+            return Err(Error::new(ErrorKind::Timeout { action, after: Duration::from_secs(5) }));
+        }
+        Ok(has)
     }
 
     fn start(&mut self, id: VmId, how: Start) -> Result<()> {
@@ -246,10 +273,11 @@ impl State {
         if domain.run.is_some() {
             return Err(Verb::Start.wrong_state(id, domain.state()));
         }
-        let files = self.openable(id, &domain.spec)?;
+        self.check(id, &domain.spec)?;
+        let has = domain.spec.clone();
         let screen = FIRST_SCREEN.saturating_add(self.screens);
         self.screens = self.screens.wrapping_add(1) % 1000;
-        self.domain(id)?.run = Some(Run { paused: how == Start::Paused, screen, files });
+        self.domain(id)?.run = Some(Run { paused: how == Start::Paused, screen, has });
         Ok(())
     }
 }
@@ -298,6 +326,11 @@ impl Hypervisor for FakeHypervisor {
             max_nics: 32,
             user_network: true,
             pause: true,
+            live_vcpus: true,
+            live_memory: true,
+            live_disks: true,
+            live_nics: true,
+            live_disc: true,
             mac_prefix: [0x00, 0x16, 0x3e],
         }
     }
@@ -377,6 +410,90 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
+    fn set_vcpus(&self, id: VmId, count: u32) -> Result<()> {
+        self.world.effect(Verb::SetVcpus, |state| {
+            let has = &mut state.run(id, Verb::SetVcpus)?.has;
+            if count < has.vcpus || count > has.max_vcpus {
+                return Err(refused(format!("vcpus {count} are not from {} to {}", has.vcpus, has.max_vcpus)));
+            }
+            has.vcpus = count;
+            Ok(())
+        })
+    }
+
+    fn set_memory(&self, id: VmId, memory: MiB) -> Result<()> {
+        self.world.effect(Verb::SetMemory, |state| {
+            let deaf = state.domain(id)?.deaf;
+            let has = &mut state.run(id, Verb::SetMemory)?.has;
+            if memory > has.max_memory {
+                return Err(refused(format!("cannot set memory higher than max memory, {} MiB", has.max_memory)));
+            }
+            if !deaf {
+                has.memory = memory;
+            }
+            Ok(())
+        })
+    }
+
+    fn memory(&self, id: VmId) -> Result<MiB> {
+        self.world.read(Verb::Memory, |state| {
+            let domain = state.domains.get(&id).ok_or_else(|| Error::not_found("vm", id))?;
+            let run = domain.run.as_ref().ok_or_else(|| Verb::Memory.wrong_state(id, domain.state()))?;
+            Ok(run.has.memory)
+        })?
+    }
+
+    fn attach_disk(&self, id: VmId, disk: &DiskSpec) -> Result<()> {
+        self.world.effect(Verb::AttachDisk, |state| {
+            let known = state.run(id, Verb::AttachDisk)?.has.disks.iter().find(|d| d.order == disk.order).cloned();
+            match known {
+                Some(known) if known == *disk => return Ok(()),
+                Some(_) => return Err(refused(format!("target of disk {} already exists", disk.order))),
+                None => {}
+            }
+            state.check_disk(id, disk)?;
+            state.run(id, Verb::AttachDisk)?.has.disks.push(disk.clone());
+            Ok(())
+        })
+    }
+
+    fn detach_disk(&self, id: VmId, order: u32) -> Result<()> {
+        self.world.effect(Verb::DetachDisk, |state| {
+            if state.run(id, Verb::DetachDisk)?.has.disks.iter().any(|disk| disk.order == order) {
+                state.letting_go(id, Verb::DetachDisk)?.disks.retain(|disk| disk.order != order);
+            }
+            Ok(())
+        })
+    }
+
+    fn attach_nic(&self, id: VmId, nic: &NicSpec) -> Result<()> {
+        self.world.effect(Verb::AttachNic, |state| {
+            if state.run(id, Verb::AttachNic)?.has.nics.iter().any(|known| known.mac == nic.mac) {
+                return Ok(());
+            }
+            state.check_nic(nic)?;
+            state.run(id, Verb::AttachNic)?.has.nics.push(nic.clone());
+            Ok(())
+        })
+    }
+
+    fn detach_nic(&self, id: VmId, mac: Mac) -> Result<()> {
+        self.world.effect(Verb::DetachNic, |state| {
+            if state.run(id, Verb::DetachNic)?.has.nics.iter().any(|nic| nic.mac == mac) {
+                state.letting_go(id, Verb::DetachNic)?.nics.retain(|nic| nic.mac != mac);
+            }
+            Ok(())
+        })
+    }
+
+    fn change_disc(&self, id: VmId, disc: Option<&VolumeSource>) -> Result<()> {
+        self.world.effect(Verb::ChangeDisc, |state| {
+            check_disc(disc)?;
+            state.run(id, Verb::ChangeDisc)?.has.disc = disc.cloned();
+            Ok(())
+        })
+    }
+
     fn watch(&self, changed: Changed) {
         self.world.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(changed);
     }
@@ -384,6 +501,17 @@ impl Hypervisor for FakeHypervisor {
     fn has_bridge(&self, name: &str) -> Result<bool> {
         self.world.read(Verb::HasBridge, |state| state.bridges.iter().any(|bridge| bridge == name))
     }
+}
+
+fn check_file(file: &Path) -> Result<()> {
+    if file.exists() {
+        return Ok(());
+    }
+    Err(refused(format!("Cannot access storage file '{}': No such file or directory", file.display())))
+}
+
+fn check_disc(disc: Option<&VolumeSource>) -> Result<()> {
+    disc.map_or(Ok(()), |VolumeSource::File(file)| check_file(file))
 }
 
 fn refused(why: String) -> Error {

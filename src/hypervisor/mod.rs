@@ -10,7 +10,7 @@ mod verb;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::model::{DomainSpec, DomainStatus, MiB, VmId};
+use crate::model::{DiskSpec, DomainSpec, DomainStatus, Mac, MiB, NicSpec, VmId, VolumeSource};
 
 pub use connect::connect;
 pub use fake::{Answer, FakeHypervisor};
@@ -64,6 +64,34 @@ pub trait Hypervisor: Send + Sync {
 
     fn unpause(&self, id: VmId) -> Result<()>;
 
+    /// Plugs vCPUs into a running or paused guest until it has `count`; it cannot have fewer than it has, nor more than
+    /// `max_vcpus` of the spec that it was started with.
+    fn set_vcpus(&self, id: VmId, count: u32) -> Result<()>;
+
+    /// Asks a running or paused guest to live with so much memory, at most what it was started with. It may take its time,
+    /// or not listen: [`Hypervisor::memory`] tells.
+    fn set_memory(&self, id: VmId, memory: MiB) -> Result<()>;
+
+    /// What a running or paused guest lives with now.
+    fn memory(&self, id: VmId) -> Result<MiB>;
+
+    /// Plugs a disk into a running or paused guest; one that is plugged in already is success. The definition is not touched,
+    /// here and in the verbs below.
+    fn attach_disk(&self, id: VmId, disk: &DiskSpec) -> Result<()>;
+
+    /// Pulls the disk of this order out of a running guest, and returns when the guest has let it go; absent is success.
+    /// `Timeout` when the guest holds on to it: the disk then stays.
+    fn detach_disk(&self, id: VmId, order: u32) -> Result<()>;
+
+    /// Plugs a NIC into a running or paused guest; one with this MAC address that is plugged in already is success.
+    fn attach_nic(&self, id: VmId, nic: &NicSpec) -> Result<()>;
+
+    /// As [`Hypervisor::detach_disk`].
+    fn detach_nic(&self, id: VmId, mac: Mac) -> Result<()>;
+
+    /// Puts a disc into the drive of a running or paused guest, or takes it out, whether the guest has locked it or not.
+    fn change_disc(&self, id: VmId, disc: Option<&VolumeSource>) -> Result<()>;
+
     /// Calls `changed` after any domain changed its state, and when the hypervisor went away or came back, for as long as
     /// the backend lives. It says that something changed, not what: the one who listens reads [`Hypervisor::domains`].
     fn watch(&self, changed: Changed);
@@ -100,6 +128,12 @@ pub struct Capabilities {
     /// NICs without a bridge.
     pub user_network: bool,
     pub pause: bool,
+    /// What can be changed while it runs.
+    pub live_vcpus: bool,
+    pub live_memory: bool,
+    pub live_disks: bool,
+    pub live_nics: bool,
+    pub live_disc: bool,
     /// The three bytes that begin every MAC address here.
     pub mac_prefix: [u8; 3],
 }

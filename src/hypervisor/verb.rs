@@ -17,12 +17,20 @@ pub enum Verb {
     Destroy,
     Pause,
     Unpause,
+    SetVcpus,
+    SetMemory,
+    Memory,
+    AttachDisk,
+    DetachDisk,
+    AttachNic,
+    DetachNic,
+    ChangeDisc,
 }
 
 impl Verb {
     /// Whether it changes something.
     pub fn is_effect(self) -> bool {
-        !matches!(self, Self::Info | Self::Domains | Self::Domain | Self::HasBridge)
+        !matches!(self, Self::Info | Self::Domains | Self::Domain | Self::HasBridge | Self::Memory)
     }
 
     /// In the infinitive, for sentences.
@@ -40,6 +48,14 @@ impl Verb {
             Self::Destroy => "power off",
             Self::Pause => "pause",
             Self::Unpause => "unpause",
+            Self::SetVcpus => "change the vCPUs of",
+            Self::SetMemory => "change the memory of",
+            Self::Memory => "tell the memory of",
+            Self::AttachDisk => "plug a disk into",
+            Self::DetachDisk => "pull a disk out of",
+            Self::AttachNic => "plug an interface into",
+            Self::DetachNic => "pull an interface out of",
+            Self::ChangeDisc => "change the disc of",
         }
     }
 
@@ -51,6 +67,14 @@ impl Verb {
             Self::Pause => "it must be running to be paused",
             Self::Unpause => "it must be PAUSED to be unpaused",
             Self::Undefine => "power it off before undefining it",
+            Self::SetVcpus
+            | Self::SetMemory
+            | Self::Memory
+            | Self::AttachDisk
+            | Self::DetachDisk
+            | Self::AttachNic
+            | Self::DetachNic
+            | Self::ChangeDisc => "it must be running",
             Self::Info | Self::Domains | Self::Domain | Self::HasBridge | Self::Define | Self::Destroy => {
                 "another state is needed"
             }

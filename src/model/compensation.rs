@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{StorlinkId, VmId, VolumeName};
+use super::{DiskId, Mac, StorlinkId, VmId, VolumeName};
 
 /// Written to the journal before the step that it undoes. Applying one twice, or one whose step never ran, changes nothing.
 /// Stored as JSON: variants and fields are append-only.
@@ -21,4 +21,14 @@ pub enum Compensation {
     Redefine { vm: VmId },
     /// Pull the plug of a domain that the task was starting.
     Destroy { vm: VmId },
+    /// Pull a disk out of a running domain that the task was plugging in.
+    DetachDisk { vm: VmId, order: u32 },
+    /// Plug a disk in again, as its row says, if the domain runs.
+    AttachDisk { vm: VmId, disk: DiskId },
+    /// Pull a NIC out of a running domain that the task was plugging in.
+    DetachNic { vm: VmId, mac: Mac },
+    /// Give a running domain the memory that its row says.
+    ResetMemory { vm: VmId },
+    /// Put the disc into the drive of a running domain that its row says.
+    ResetDisc { vm: VmId },
 }

@@ -1,13 +1,29 @@
-//! A disk: a VM's or a template's use of one volume.
+//! A disk: the use of one volume by a VM, a template, a snapshot or a backup.
+
+use std::fmt;
 
 use chrono::NaiveDateTime;
 
-use super::{DiskId, Format, MiB, StorlinkId, TemplateId, VmId, VolumeName};
+use super::{BackupId, DiskId, Format, MiB, SnapshotId, StorlinkId, TemplateId, VmId, VolumeName};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DiskOwner {
     Vm(VmId),
     Template(TemplateId),
+    Snapshot(SnapshotId),
+    Backup(BackupId),
+}
+
+/// `vm <uuid>`, for sentences.
+impl fmt::Display for DiskOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vm(id) => write!(f, "vm {id}"),
+            Self::Template(id) => write!(f, "template {id}"),
+            Self::Snapshot(id) => write!(f, "snapshot {id}"),
+            Self::Backup(id) => write!(f, "backup {id}"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,12 +6,18 @@ use super::{DiskId, Format, Mac, MiB, Secret, VmId, VolumeSource, words};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainSpec {
     pub id: VmId,
+    /// What people call it; the hypervisor only shows it to them.
+    pub title: String,
     pub vcpus: u32,
+    /// So many can be plugged into the running guest; at least `vcpus`.
+    pub max_vcpus: u32,
     pub memory: MiB,
     pub max_memory: MiB,
     /// By order; the first boots.
     pub disks: Vec<DiskSpec>,
     pub nics: Vec<NicSpec>,
+    /// The ISO image in the drive; the drive is always there. The guest boots it when no disk boots.
+    pub disc: Option<VolumeSource>,
     pub vnc_password: Secret,
 }
 

@@ -1,10 +1,12 @@
 //! The ground: ids, units, records and states. Does no I/O and knows no other floor but [`crate::error`].
 
+mod account;
 mod clock;
 mod compensation;
 mod disk;
 mod domain;
 mod ids;
+mod iso;
 mod nic;
 mod pm;
 mod storlink;
@@ -15,11 +17,13 @@ mod units;
 mod vm;
 mod volume;
 
+pub use account::{Right, Role};
 pub use clock::{Clock, SystemClock};
 pub use compensation::Compensation;
 pub use disk::{Disk, DiskOwner};
 pub use domain::{CacheMode, DiskSpec, DomainSpec, DomainStatus, NicLink, NicSpec, PowerState, VncEndpoint};
-pub use ids::{DiskId, Ids, NicId, PmId, RandomIds, StorlinkId, TaskId, TemplateId, VmId};
+pub use ids::{BackupId, DiskId, Ids, NicId, PmId, RandomIds, SnapshotId, StorlinkId, TaskId, TemplateId, VmId};
+pub use iso::{Iso, IsoName};
 pub use nic::{Mac, Nic};
 pub use pm::Pm;
 pub use storlink::{Storlink, StorlinkLevel, StorlinkType, Usage};
@@ -27,7 +31,7 @@ pub use task::{Access, Lane, Lock, Resource, Task, TaskKind, TaskState};
 pub use template::{Os, OsArch, Template};
 pub use text::{Name, Secret};
 pub use units::MiB;
-pub use vm::Vm;
+pub use vm::{Seen, Vm};
 pub use volume::{Format, VolumeFacts, VolumeName, VolumeSource};
 
 /// Declares an enum whose words are stored and sent: `Debian = "DEBIAN"`.

@@ -2,7 +2,7 @@
 
 use chrono::NaiveDateTime;
 
-use super::{PmId, TemplateId, words};
+use super::{Iso, PmId, Secret, Seen, TemplateId, VmId, words};
 
 words! {
     Os {
@@ -34,7 +34,19 @@ pub struct Template {
     pub os_arch: OsArch,
     pub desc: String,
     pub pm: PmId,
+    pub seen: Seen,
+    /// The disc in its drive.
+    pub iso: Option<Iso>,
+    /// Of its screen; `None` until it is started for the first time.
+    pub vnc_password: Option<Secret>,
     pub created_at: NaiveDateTime,
     pub recent_booted_at: Option<NaiveDateTime>,
     pub updated_at: NaiveDateTime,
+}
+
+impl Template {
+    /// The domain in which a template is installed has the template's uuid.
+    pub fn domain(id: TemplateId) -> VmId {
+        VmId(id.0)
+    }
 }

@@ -1,8 +1,8 @@
-//! Our record of a virtual machine. Its state is not here: the hypervisor alone knows it.
+//! Our record of a virtual machine. What its hypervisor says of it goes before what is recorded here.
 
 use chrono::NaiveDateTime;
 
-use super::{MiB, PmId, Secret, TemplateId, VmId};
+use super::{Iso, MiB, PmId, PowerState, Secret, TemplateId, VmId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vm {
@@ -17,8 +17,25 @@ pub struct Vm {
     pub desc: String,
     /// PCI address of a virtual function handed through to the guest.
     pub pcivf: Option<String>,
+    /// The disc in its drive.
+    pub iso: Option<Iso>,
     pub vnc_password: Secret,
+    pub seen: Seen,
     pub created_at: NaiveDateTime,
     pub recent_booted_at: Option<NaiveDateTime>,
     pub updated_at: NaiveDateTime,
+}
+
+/// What the host of a VM, or of a template, saw of its domain last. The host itself asks its hypervisor; this is for the
+/// other hosts of the site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    pub state: PowerState,
+    pub vnc_port: Option<u16>,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { state: PowerState::Shutdown, vnc_port: None }
+    }
 }

@@ -47,11 +47,14 @@ impl Machine {
     pub fn spec(&self, core: &Core) -> Result<DomainSpec> {
         let mut spec = DomainSpec {
             id: self.vm.id,
+            title: self.vm.name.clone(),
             vcpus: self.vm.cpu,
+            max_vcpus: self.vm.cpu.max(core.settings.max_vcpus),
             memory: self.vm.memory,
             max_memory: self.vm.maxmem,
             disks: Vec::new(),
             nics: Vec::new(),
+            disc: None,
             vnc_password: self.vm.vnc_password.clone(),
         };
         for disk in &self.disks {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::hypervisor::Hypervisor;
-use crate::model::{Clock, Ids, Lane, Lock, NicLink, Pm, Storlink, TaskKind};
+use crate::model::{Clock, Ids, Lane, Lock, NicLink, Pm, Right, Storlink, TaskKind};
 use crate::storage::VolumeDriver;
 use crate::store::Store;
 pub use crate::tasks::Done;
@@ -29,6 +29,8 @@ use inventory::Inventory;
 /// One way to change the world. Inputs are plain data: ids, names, sizes.
 pub trait Operation: Send + 'static {
     const KIND: TaskKind;
+    /// What its caller must be allowed to do.
+    const RIGHT: Right = Right::Operate;
     type Output: Send + 'static;
 
     /// Which threads run it: `Long` for what copies data.
@@ -56,6 +58,8 @@ pub struct Settings {
     pub bridge_prefix: String,
     /// From a client's name for a bridge to what this host has.
     pub bridges: HashMap<String, NicLink>,
+    /// So many vCPUs can be plugged into a guest that was started with fewer.
+    pub max_vcpus: u32,
     /// How long a guest may take to power off after it was asked.
     pub shutdown_timeout: Duration,
     /// How often it is asked.
@@ -68,6 +72,7 @@ impl Default for Settings {
         Self {
             bridge_prefix: "xenbr".to_owned(),
             bridges: HashMap::new(),
+            max_vcpus: 16,
             shutdown_timeout: Duration::from_secs(120),
             shutdown_repeat: Duration::from_secs(5),
             tasks: TaskSettings::default(),

@@ -15,6 +15,8 @@ struct DiskRow {
     id: String,
     vm: Option<String>,
     template: Option<String>,
+    snapshot: Option<String>,
+    backup: Option<String>,
     position: i32,
     size: i64,
     format: String,
@@ -26,14 +28,12 @@ struct DiskRow {
 
 impl DiskRow {
     fn of(disk: &Disk) -> Result<Self> {
-        let (vm, template) = match disk.owner {
-            DiskOwner::Vm(id) => (Some(id.to_string()), None),
-            DiskOwner::Template(id) => (None, Some(id.to_string())),
-        };
-        Ok(Self {
+        let mut row = Self {
             id: disk.id.to_string(),
-            vm,
-            template,
+            vm: None,
+            template: None,
+            snapshot: None,
+            backup: None,
             position: number("disks.position", disk.order)?,
             size: from_mib("disks.size", disk.size)?,
             format: disk.format.to_string(),
@@ -41,13 +41,22 @@ impl DiskRow {
             volume: disk.volume.to_string(),
             description: disk.desc.clone(),
             created_at: disk.created_at,
-        })
+        };
+        match disk.owner {
+            DiskOwner::Vm(id) => row.vm = Some(id.to_string()),
+            DiskOwner::Template(id) => row.template = Some(id.to_string()),
+            DiskOwner::Snapshot(id) => row.snapshot = Some(id.to_string()),
+            DiskOwner::Backup(id) => row.backup = Some(id.to_string()),
+        }
+        Ok(row)
     }
 
     fn model(self) -> Result<Disk> {
-        let owner = match (&self.vm, &self.template) {
-            (Some(vm), None) => DiskOwner::Vm(parse("disks.vm", vm)?),
-            (None, Some(template)) => DiskOwner::Template(parse("disks.template", template)?),
+        let owner = match (&self.vm, &self.template, &self.snapshot, &self.backup) {
+            (Some(vm), None, None, None) => DiskOwner::Vm(parse("disks.vm", vm)?),
+            (None, Some(template), None, None) => DiskOwner::Template(parse("disks.template", template)?),
+            (None, None, Some(snapshot), None) => DiskOwner::Snapshot(parse("disks.snapshot", snapshot)?),
+            (None, None, None, Some(backup)) => DiskOwner::Backup(parse("disks.backup", backup)?),
             _ => return Err(Error::internal(format!("disk {} has not exactly one owner", self.id))),
         };
         Ok(Disk {

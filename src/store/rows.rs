@@ -11,6 +11,10 @@ pub(super) fn parse<T: FromStr<Err = String>>(column: &str, text: &str) -> Resul
     text.parse().map_err(|why| Error::internal(format!("{column} holds {text:?}, which {why}")))
 }
 
+pub(super) fn parse_optional<T: FromStr<Err = String>>(column: &str, text: Option<String>) -> Result<Option<T>> {
+    text.map(|text| parse(column, &text)).transpose()
+}
+
 /// A uuid that has no type of its own.
 pub(super) fn uuid(column: &str, text: &str) -> Result<uuid::Uuid> {
     uuid::Uuid::try_parse(text).map_err(|e| Error::internal(format!("{column} holds {text:?}")).caused_by(e))

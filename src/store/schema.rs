@@ -41,6 +41,10 @@ diesel::table! {
         created_at -> Timestamp,
         recent_booted_at -> Nullable<Timestamp>,
         updated_at -> Timestamp,
+        state -> Text,
+        vnc_port -> Nullable<Integer>,
+        iso -> Nullable<Text>,
+        vnc_password -> Nullable<Text>,
     }
 }
 
@@ -59,6 +63,9 @@ diesel::table! {
         created_at -> Timestamp,
         recent_booted_at -> Nullable<Timestamp>,
         updated_at -> Timestamp,
+        state -> Text,
+        vnc_port -> Nullable<Integer>,
+        iso -> Nullable<Text>,
     }
 }
 
@@ -67,12 +74,38 @@ diesel::table! {
         id -> Text,
         vm -> Nullable<Text>,
         template -> Nullable<Text>,
+        snapshot -> Nullable<Text>,
+        backup -> Nullable<Text>,
         position -> Integer,
         size -> BigInt,
         format -> Text,
         storlink -> Integer,
         volume -> Text,
         description -> Nullable<Text>,
+        created_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    snapshots (id) {
+        id -> Text,
+        vm -> Text,
+        name -> Text,
+        kind -> Text,
+        parent -> Nullable<Text>,
+        description -> Text,
+        created_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    backups (id) {
+        id -> Text,
+        vm -> Text,
+        name -> Text,
+        storlink -> Integer,
+        size -> BigInt,
+        description -> Text,
         created_at -> Timestamp,
     }
 }

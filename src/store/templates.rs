@@ -6,10 +6,10 @@ use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
 use super::Conn;
-use super::rows::{mib, parse};
+use super::rows::{mib, number, parse, parse_optional};
 use super::schema::{disks, templates};
 use crate::error::Result;
-use crate::model::{MiB, Template, TemplateId};
+use crate::model::{MiB, Secret, Seen, Template, TemplateId};
 
 /// A template as lists show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,10 @@ struct TemplateRow {
     created_at: NaiveDateTime,
     recent_booted_at: Option<NaiveDateTime>,
     updated_at: NaiveDateTime,
+    state: String,
+    vnc_port: Option<i32>,
+    iso: Option<String>,
+    vnc_password: Option<String>,
 }
 
 impl TemplateRow {
@@ -42,6 +46,12 @@ impl TemplateRow {
             os_arch: parse("templates.os_arch", &self.os_arch)?,
             desc: self.description,
             pm: parse("templates.pm", &self.pm)?,
+            seen: Seen {
+                state: parse("templates.state", &self.state)?,
+                vnc_port: self.vnc_port.map(|port| number("templates.vnc_port", port)).transpose()?,
+            },
+            iso: parse_optional("templates.iso", self.iso)?,
+            vnc_password: self.vnc_password.map(Secret::new),
             created_at: self.created_at,
             recent_booted_at: self.recent_booted_at,
             updated_at: self.updated_at,
@@ -78,6 +88,10 @@ pub fn insert(c: &mut Conn, template: &Template) -> Result<()> {
         created_at: template.created_at,
         recent_booted_at: template.recent_booted_at,
         updated_at: template.updated_at,
+        state: template.seen.state.to_string(),
+        vnc_port: template.seen.vnc_port.map(i32::from),
+        iso: template.iso.as_ref().map(ToString::to_string),
+        vnc_password: template.vnc_password.as_ref().map(|secret| secret.reveal().to_owned()),
     };
     diesel::insert_into(templates::table).values(&row).execute(&mut c.0)?;
     Ok(())

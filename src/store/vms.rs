@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
-use super::rows::{from_mib, hit, mib, number, parse};
+use super::rows::{from_mib, hit, mib, number, parse, parse_optional};
 use super::schema::{disks, templates, vms};
 use super::{Conn, nics};
 use crate::error::Result;
-use crate::model::{MiB, Nic, Os, OsArch, Secret, Vm, VmId};
+use crate::model::{MiB, Nic, Os, OsArch, Secret, Seen, Vm, VmId};
 
 /// A VM with what its document shows of other tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,9 @@ struct VmRow {
     created_at: NaiveDateTime,
     recent_booted_at: Option<NaiveDateTime>,
     updated_at: NaiveDateTime,
+    state: String,
+    vnc_port: Option<i32>,
+    iso: Option<String>,
 }
 
 /// With the words of its template.
@@ -61,13 +64,16 @@ impl VmRow {
             created_at: vm.created_at,
             recent_booted_at: vm.recent_booted_at,
             updated_at: vm.updated_at,
+            state: vm.seen.state.to_string(),
+            vnc_port: vm.seen.vnc_port.map(i32::from),
+            iso: vm.iso.as_ref().map(ToString::to_string),
         })
     }
 
     fn model(self) -> Result<Vm> {
         Ok(Vm {
             id: parse("vms.id", &self.id)?,
-            template: self.template.map(|id| parse("vms.template", &id)).transpose()?,
+            template: parse_optional("vms.template", self.template)?,
             pm: parse("vms.pm", &self.pm)?,
             name: self.name,
             cpu: number("vms.cpu", self.cpu)?,
@@ -75,7 +81,12 @@ impl VmRow {
             maxmem: mib("vms.maxmem", self.maxmem)?,
             desc: self.description,
             pcivf: self.pcivf,
+            iso: parse_optional("vms.iso", self.iso)?,
             vnc_password: Secret::new(self.vnc_password),
+            seen: Seen {
+                state: parse("vms.state", &self.state)?,
+                vnc_port: self.vnc_port.map(|port| number("vms.vnc_port", port)).transpose()?,
+            },
             created_at: self.created_at,
             recent_booted_at: self.recent_booted_at,
             updated_at: self.updated_at,
@@ -156,7 +167,7 @@ fn listed((vm, os, os_arch): ListedRow, disk_size: MiB, nics: Vec<Nic>) -> Resul
         vm: vm.model()?,
         disk_size,
         nics,
-        os: os.map(|word| parse("templates.os", &word)).transpose()?,
-        os_arch: os_arch.map(|word| parse("templates.os_arch", &word)).transpose()?,
+        os: parse_optional("templates.os", os)?,
+        os_arch: parse_optional("templates.os_arch", os_arch)?,
     })
 }

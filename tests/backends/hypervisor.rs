@@ -75,11 +75,14 @@ fn spec(disks: &[PathBuf]) -> DomainSpec {
     };
     DomainSpec {
         id: VmId(Uuid::new_v4()),
+        title: "test".to_owned(),
         vcpus: 1,
+        max_vcpus: 2,
         memory: MiB(32),
         max_memory: MiB(64),
         disks: disks.iter().enumerate().map(disk).collect(),
         nics: Vec::new(),
+        disc: None,
         vnc_password: Secret::new("12345678".to_owned()),
     }
 }

@@ -8,7 +8,7 @@ use pengx::hypervisor::{
     Capabilities, Changed, DomainType, FakeHypervisor, Hypervisor, HypervisorInfo, LibvirtHypervisor, LibvirtOptions,
     Start,
 };
-use pengx::model::{DomainSpec, DomainStatus, VmId};
+use pengx::model::{DiskSpec, DomainSpec, DomainStatus, Mac, MiB, NicSpec, VmId, VolumeSource};
 
 use crate::harness::app::Site;
 
@@ -75,6 +75,30 @@ impl Hypervisor for Paused {
     }
     fn unpause(&self, id: VmId) -> Result<()> {
         self.libvirt.unpause(id)
+    }
+    fn set_vcpus(&self, id: VmId, count: u32) -> Result<()> {
+        self.libvirt.set_vcpus(id, count)
+    }
+    fn set_memory(&self, id: VmId, memory: MiB) -> Result<()> {
+        self.libvirt.set_memory(id, memory)
+    }
+    fn memory(&self, id: VmId) -> Result<MiB> {
+        self.libvirt.memory(id)
+    }
+    fn attach_disk(&self, id: VmId, disk: &DiskSpec) -> Result<()> {
+        self.libvirt.attach_disk(id, disk)
+    }
+    fn detach_disk(&self, id: VmId, order: u32) -> Result<()> {
+        self.libvirt.detach_disk(id, order)
+    }
+    fn attach_nic(&self, id: VmId, nic: &NicSpec) -> Result<()> {
+        self.libvirt.attach_nic(id, nic)
+    }
+    fn detach_nic(&self, id: VmId, mac: Mac) -> Result<()> {
+        self.libvirt.detach_nic(id, mac)
+    }
+    fn change_disc(&self, id: VmId, disc: Option<&VolumeSource>) -> Result<()> {
+        self.libvirt.change_disc(id, disc)
     }
     fn watch(&self, changed: Changed) {
         self.libvirt.watch(changed);

@@ -89,7 +89,7 @@ fn both_databases_have_the_same_migrations_and_the_tables_of_schema_rs() {
     let (sqlite, postgres) = (Database::sqlite(), Database::postgres());
     let on_sqlite = of_sqlite(&mut SqliteConnection::establish(&sqlite.url).unwrap());
     let on_postgres = of_postgres(&mut PgConnection::establish(&postgres.url).unwrap());
-    assert_eq!(on_sqlite.len(), 9);
+    assert!(on_sqlite.len() >= 11, "{on_sqlite:?}");
     assert_eq!(on_sqlite, on_postgres);
     assert_eq!(on_sqlite, of_schema_rs());
 }

@@ -15,7 +15,7 @@ use super::style::Style;
 use super::{Failure, Reply, de, form, negotiate};
 use crate::dialects::Arrival;
 use crate::error::Error;
-use crate::model::{DiskId, NicId, PmId, StorlinkId, TaskId, TemplateId, VmId};
+use crate::model::{BackupId, DiskId, NicId, PmId, SnapshotId, StorlinkId, TaskId, TemplateId, VmId};
 use crate::operations::{Core, Done, Operation};
 
 pub struct Call {
@@ -51,6 +51,8 @@ impl Call {
         pm PmId Pm Uuid,
         template TemplateId Template Uuid,
         disk DiskId Disk Uuid,
+        snapshot SnapshotId Snapshot Uuid,
+        backup BackupId Backup Uuid,
         task TaskId Task Uuid,
         storlink StorlinkId Storlink Number,
         nic NicId Nic Number,

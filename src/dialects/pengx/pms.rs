@@ -40,6 +40,21 @@ impl std::fmt::Display for PmStatus {
     }
 }
 
+/// Row 1.
+pub async fn index(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row 3.
+pub async fn retrieve(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row 4.
+pub async fn update_authorized_keys(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,3 +17,23 @@ pub async fn shutdown(call: Call) -> Result<Reply, Failure> {
 pub async fn poweroff(call: Call) -> Result<Reply, Failure> {
     call.perform(PoweroffVm { vm: call.vm()? }, |done| Reply::done(done.outcome)).await
 }
+
+/// Row 29.
+pub async fn reboot(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row 30.
+pub async fn reset(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row 31.
+pub async fn resume(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row 35.
+pub async fn suspend(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use warp::http::{HeaderValue, Method};
 
 use super::{Call, Failure, Prefix, Reply, Shape};
-use super::{pms, power, storlinks, tasks, templates, vms};
+use super::{disks, interfaces, perf, pms, power, schema, storlinks, tasks, templates, vms};
 use crate::model::{NicId, StorlinkId, VmId};
 
 pub type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send>>;
@@ -78,32 +78,36 @@ pub static RESOURCES: &[Resource] = resources! {
     "/vms/:vm/start/" { Post 33 power::start }
     "/vms/:vm/shutdown/" { Post 32 power::shutdown }
     "/vms/:vm/poweroff/" { Post 28 power::poweroff }
-    "/vms/:vm/reboot/" { Post 29 not_yet }
-    "/vms/:vm/reset/" { Post 30 not_yet }
-    "/vms/:vm/resume/" { Post 31 not_yet }
-    "/vms/:vm/suspend/" { Post 35 not_yet }
+    "/vms/:vm/reboot/" { Post 29 power::reboot }
+    "/vms/:vm/reset/" { Post 30 power::reset }
+    "/vms/:vm/resume/" { Post 31 power::resume }
+    "/vms/:vm/suspend/" { Post 35 power::suspend }
     "/storlinks/" { Get 8 storlinks::read, Post 6 storlinks::create }
     "/storlinks/create/" { Post 6 storlinks::create }
-    "/storlinks/all/" { Get 10 not_yet }
-    "/storlinks/:id/" { Put 9 not_yet, Delete 7 not_yet }
+    "/storlinks/all/" { Get 10 storlinks::read_all }
+    "/storlinks/:id/" { Put 9 storlinks::update, Delete 7 storlinks::delete }
+    "/storlinks/:id/isos/" { Get choice storlinks::isos }
     "/templates/" { Get 15 templates::index }
     "/templates/add/" { Post 11 templates::add }
-    "/templates/add_new/" { Post 17 not_yet }
+    "/templates/add_new/" { Post 17 templates::add_new }
     "/templates/create/vms/:vm/" { Post 12 not_yet }
-    "/templates/:gvm/" { Get 18 not_yet, Put 16 not_yet, Delete 13 not_yet }
-    "/templates/:gvm/disks/" { Get 14 not_yet }
+    "/templates/:gvm/" { Get 18 templates::retrieve, Put 16 templates::update, Delete 13 templates::delete }
+    "/templates/:gvm/disks/" { Get 14 templates::disks }
+    "/templates/:gvm/start/" { Post choice templates::start }
+    "/templates/:gvm/shutdown/" { Post choice templates::shutdown }
+    "/templates/:gvm/poweroff/" { Post choice templates::poweroff }
     // The manual's misprint of the singular.
-    "/template/:gvm/" { Get 18 not_yet, Put 16 not_yet, Delete 13 not_yet }
+    "/template/:gvm/" { Get 18 templates::retrieve, Put 16 templates::update, Delete 13 templates::delete }
     "/pms/" { Get 2 pms::read }
-    "/pms/all/" { Get 1 not_yet }
-    "/pms/update-authorized-keys/" { Post 4 not_yet, Put 4 not_yet }
-    "/pms/:pm/" { Get 3 not_yet }
+    "/pms/all/" { Get 1 pms::index }
+    "/pms/update-authorized-keys/" { Post 4 pms::update_authorized_keys, Put 4 pms::update_authorized_keys }
+    "/pms/:pm/" { Get 3 pms::retrieve }
     // As the manual prints it.
-    "/pms:pm/" { Get 3 not_yet }
-    "/pmpperf/" { Get 5 not_yet }
-    "/vms/:vm/update/" { Post 25 not_yet, Put 25 not_yet }
-    "/vms/:vm/resize/" { Post 25 not_yet, Put 25 not_yet }
-    "/vms/:vm/edit/" { Put 26 not_yet }
+    "/pms:pm/" { Get 3 pms::retrieve }
+    "/pmpperf/" { Get 5 perf::read }
+    "/vms/:vm/update/" { Post 25 vms::update, Put 25 vms::update }
+    "/vms/:vm/resize/" { Post 25 vms::update, Put 25 vms::update }
+    "/vms/:vm/edit/" { Put 26 vms::edit }
     "/vms/:vm/copy/" { Post 19 not_yet }
     "/vms/:vm/smigrate/" { Post 24 not_yet }
     "/vms/:vm/migrate/" { Post 27 not_yet }
@@ -113,23 +117,24 @@ pub static RESOURCES: &[Resource] = resources! {
     "/vms/:vm/backups/" { Get 42 not_yet, Post 40 not_yet }
     "/vms/:vm/backups/:bak/" { Post 43 not_yet, Delete 41 not_yet }
     "/backups/" { Get 42 not_yet }
-    "/vms/:vm/disks/" { Get 46 not_yet, Post 44 not_yet }
-    "/vms/:vm/disks/:disk/" { Delete 45 not_yet }
-    "/vms/:vm/disks/snapshots/:snap/" { Get 46 not_yet }
-    "/vms/:vm/disks/backups/:bak/" { Get 46 not_yet }
+    "/vms/:vm/disks/" { Get 46 disks::index, Post 44 disks::create }
+    "/vms/:vm/disks/:disk/" { Delete 45 disks::delete }
+    "/vms/:vm/disks/snapshots/:snap/" { Get 46 disks::of_snapshot }
+    "/vms/:vm/disks/backups/:bak/" { Get 46 disks::of_backup }
     // As the manual prints them.
-    "/vms/:vm/disks/snapshots:snap/" { Get 46 not_yet }
-    "/vms/:vm/disks/backups:bak/" { Get 46 not_yet }
-    "/vms/:vm/interfaces/" { Get 49 not_yet, Post 47 not_yet }
-    "/vms/:vm/interface/:nic/" { Delete 48 not_yet }
-    "/vms/:vm/interfaces/:nic/" { Delete 48 not_yet }
-    "/vms/:vm/interface/:nic/update/" { Put 50 not_yet }
-    "/vms/:vm/interfaces/:nic/update/" { Put 50 not_yet }
+    "/vms/:vm/disks/snapshots:snap/" { Get 46 disks::of_snapshot }
+    "/vms/:vm/disks/backups:bak/" { Get 46 disks::of_backup }
+    "/vms/:vm/interfaces/" { Get 49 interfaces::index, Post 47 interfaces::create }
+    "/vms/:vm/interface/:nic/" { Delete 48 interfaces::delete }
+    "/vms/:vm/interfaces/:nic/" { Delete 48 interfaces::delete }
+    "/vms/:vm/interface/:nic/update/" { Put 50 interfaces::update }
+    "/vms/:vm/interfaces/:nic/update/" { Put 50 interfaces::update }
     "/tasks/" { Get choice tasks::index }
+    "/schema/" { Get choice schema::read }
 };
 
 /// For the rows that a later release brings: 501.
-async fn not_yet(call: Call) -> Result<Reply, Failure> {
+pub(super) async fn not_yet(call: Call) -> Result<Reply, Failure> {
     Err(Failure::NotYet { method: call.method().clone(), uri: call.pattern() })
 }
 

@@ -110,6 +110,26 @@ fn wrong_link(link: &str, level: Option<StorlinkLevel>) -> Option<String> {
     None
 }
 
+/// Row 10.
+pub async fn read_all(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row 9.
+pub async fn update(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row 7.
+pub async fn delete(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row choice.
+pub async fn isos(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -101,13 +101,53 @@ pub struct Image {
     format: Format,
 }
 
+/// Row 17.
+pub async fn add_new(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row 18.
+pub async fn retrieve(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row 16.
+pub async fn update(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row 13.
+pub async fn delete(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row 14.
+pub async fn disks(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row choice.
+pub async fn start(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row choice.
+pub async fn shutdown(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row choice.
+pub async fn poweroff(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::dialects::pengx::reply::render;
     use crate::dialects::pengx::vms::tests::time;
     use crate::dialects::pengx::{de, xml};
-    use crate::model::{MiB, Os, OsArch, PowerState, Template};
+    use crate::model::{MiB, Os, OsArch, PowerState, Seen, Template};
 
     fn command(document: &str) -> Result<AddTemplate, String> {
         let body: AddBody = de::from_node(xml::parse(document).unwrap()).unwrap();
@@ -159,6 +199,9 @@ mod tests {
             os_arch: OsArch::X64,
             desc: String::new(),
             pm: "0f6a9c1e-0000-4000-8000-00000000000a".parse().unwrap(),
+            seen: Seen::default(),
+            iso: None,
+            vnc_password: None,
             created_at: time("2017-07-26 15:04:05"),
             recent_booted_at: None,
             updated_at: time("2017-07-26 15:04:05"),

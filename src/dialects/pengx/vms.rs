@@ -193,6 +193,16 @@ fn is_bridge(name: &str) -> bool {
         && name.bytes().any(|b| b != b'.')
 }
 
+/// Row 25.
+pub async fn update(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
+/// Row 26.
+pub async fn edit(call: Call) -> Result<Reply, Failure> {
+    super::resources::not_yet(call).await
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use chrono::NaiveDateTime;
@@ -200,6 +210,7 @@ pub(super) mod tests {
     use super::*;
     use crate::dialects::pengx::reply::render;
     use crate::dialects::pengx::{de, xml};
+    use crate::model::Seen;
     use crate::model::{Format, Mac, NicId, Secret, StorlinkId};
 
     pub(in super::super) fn time(text: &str) -> NaiveDateTime {
@@ -307,6 +318,8 @@ pub(super) mod tests {
             maxmem: MiB(1024),
             desc: String::new(),
             pcivf: None,
+            iso: None,
+            seen: Seen::default(),
             vnc_password: Secret::new("s&cret".to_owned()),
             created_at: time("2017-07-26 15:04:05"),
             recent_booted_at: None,

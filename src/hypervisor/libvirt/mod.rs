@@ -24,7 +24,9 @@ use self::ffi::RawState;
 use self::link::{Connection, Link};
 use super::{Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb, bridges};
 use crate::error::{Error, Result};
-use crate::model::{DomainSpec, DomainStatus, Format, MiB, PowerState, VmId, VncEndpoint};
+use crate::model::{
+    DiskSpec, DomainSpec, DomainStatus, Format, Mac, MiB, NicSpec, PowerState, VmId, VncEndpoint, VolumeSource,
+};
 
 /// The most calls at once of one connection. libvirtd serves five; while five are stuck it reads nothing more of that
 /// connection, not even keep-alive.
@@ -323,6 +325,11 @@ impl Hypervisor for LibvirtHypervisor {
             max_nics: 32,
             user_network: true,
             pause: true,
+            live_vcpus: false,
+            live_memory: false,
+            live_disks: false,
+            live_nics: false,
+            live_disc: false,
             mac_prefix: [0x52, 0x54, 0x00],
         }
     }
@@ -389,6 +396,38 @@ impl Hypervisor for LibvirtHypervisor {
         self.act(Verb::Unpause, id, Domain::resume)
     }
 
+    fn set_vcpus(&self, id: VmId, _count: u32) -> Result<()> {
+        Err(later(id, Verb::SetVcpus))
+    }
+
+    fn set_memory(&self, id: VmId, _memory: MiB) -> Result<()> {
+        Err(later(id, Verb::SetMemory))
+    }
+
+    fn memory(&self, id: VmId) -> Result<MiB> {
+        Err(later(id, Verb::Memory))
+    }
+
+    fn attach_disk(&self, id: VmId, _disk: &DiskSpec) -> Result<()> {
+        Err(later(id, Verb::AttachDisk))
+    }
+
+    fn detach_disk(&self, id: VmId, _order: u32) -> Result<()> {
+        Err(later(id, Verb::DetachDisk))
+    }
+
+    fn attach_nic(&self, id: VmId, _nic: &NicSpec) -> Result<()> {
+        Err(later(id, Verb::AttachNic))
+    }
+
+    fn detach_nic(&self, id: VmId, _mac: Mac) -> Result<()> {
+        Err(later(id, Verb::DetachNic))
+    }
+
+    fn change_disc(&self, id: VmId, _disc: Option<&VolumeSource>) -> Result<()> {
+        Err(later(id, Verb::ChangeDisc))
+    }
+
     fn watch(&self, changed: Changed) {
         self.sure.link.listen(changed);
     }
@@ -396,6 +435,11 @@ impl Hypervisor for LibvirtHypervisor {
     fn has_bridge(&self, name: &str) -> Result<bool> {
         bridges::host_has_bridge(name)
     }
+}
+
+fn later(id: VmId, verb: Verb) -> Error {
+    let what = format!("{} vm {id}", verb.phrase());
+    Error::new(crate::error::ErrorKind::Unsupported { what, by: "libvirt".to_owned() })
 }
 
 /// A domain that failed to start is off as it was before; only one that ran can have crashed.

@@ -1,7 +1,9 @@
 //! Registers a storlink of this host.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Access, Lock, Name, Resource, Storlink, StorlinkId, StorlinkLevel, StorlinkType, TaskKind, Usage};
+use crate::model::{
+    Access, Lock, Name, Resource, Right, Storlink, StorlinkId, StorlinkLevel, StorlinkType, TaskKind, Usage,
+};
 use crate::operations::{Core, Operation};
 use crate::store::storlinks::{self, NewStorlink};
 use crate::tasks::Work;
@@ -19,6 +21,7 @@ pub struct CreateStorlink {
 
 impl Operation for CreateStorlink {
     const KIND: TaskKind = TaskKind::StorlinkCreate;
+    const RIGHT: Right = Right::Administer;
     type Output = StorlinkId;
 
     fn subject(&self, _: &Core) -> Result<String> {

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    Access, Disk, DiskId, DiskOwner, Format, Lock, Name, Os, OsArch, Resource, Storlink, StorlinkId, TaskKind,
+    Access, Disk, DiskId, DiskOwner, Format, Lock, Name, Os, OsArch, Resource, Seen, Storlink, StorlinkId, TaskKind,
     Template, TemplateId, VolumeFacts, VolumeName,
 };
 use crate::operations::{Core, Operation, guard};
@@ -43,10 +43,7 @@ impl Operation for AddTemplate {
                 return Err(Error::new(ErrorKind::Exists { what: "template", name: self.name.to_string() }));
             }
             if let Some(disk) = disks::find(c, self.disk)? {
-                let by = match disk.owner {
-                    DiskOwner::Vm(vm) => format!("vm {vm}"),
-                    DiskOwner::Template(template) => format!("template {template}"),
-                };
+                let by = disk.owner.to_string();
                 return Err(Error::new(ErrorKind::InUse { what: format!("disk {}", self.disk), by }));
             }
             Ok(())
@@ -60,6 +57,9 @@ impl Operation for AddTemplate {
             os_arch: self.os_arch,
             desc: self.desc,
             pm: core.pm.id,
+            seen: Seen::default(),
+            iso: None,
+            vnc_password: None,
             created_at: now,
             recent_booted_at: None,
             updated_at: now,

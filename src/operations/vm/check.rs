@@ -44,11 +44,14 @@ pub fn check(core: &Core, known: &Known) -> Result<Capabilities> {
 fn outline(known: &Known) -> DomainSpec {
     DomainSpec {
         id: VmId(uuid::Uuid::nil()),
+        title: String::new(),
         vcpus: known.cpu.unwrap_or(1),
+        max_vcpus: known.cpu.unwrap_or(1),
         memory: MiB(1),
         max_memory: MiB(1),
         disks: Vec::new(),
         nics: Vec::new(),
+        disc: None,
         vnc_password: Secret::new(String::new()),
     }
 }

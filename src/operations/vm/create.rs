@@ -2,8 +2,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    Access, Compensation, Disk, DiskId, DiskOwner, Format, Lane, Lock, Mac, MiB, Name, Resource, Secret, Storlink,
-    StorlinkId, TaskKind, TemplateId, Vm, VmId, VolumeName,
+    Access, Compensation, Disk, DiskId, DiskOwner, Format, Lane, Lock, Mac, MiB, Name, Resource, Secret, Seen,
+    Storlink, StorlinkId, TaskKind, TemplateId, Vm, VmId, VolumeName,
 };
 use crate::operations::domain::{Machine, Plug};
 use crate::operations::{Core, Operation, bridge, guard};
@@ -214,6 +214,8 @@ impl CreateVm {
                 maxmem: self.maxmem,
                 desc: self.desc.clone(),
                 pcivf: None,
+                iso: None,
+                seen: Seen::default(),
                 vnc_password: new_vnc_password(core),
                 created_at: now,
                 recent_booted_at: None,

@@ -6,11 +6,14 @@ use crate::model::{DiskSpec, Format, MiB, NicSpec, Secret};
 fn spec() -> DomainSpec {
     DomainSpec {
         id: "5f1d3e0a-9f5c-4f43-8b6e-1d1f6a3f2a10".parse().unwrap(),
+        title: "web <1>".to_owned(),
         vcpus: 2,
+        max_vcpus: 2,
         memory: MiB(512),
         max_memory: MiB(1024),
         disks: Vec::new(),
         nics: Vec::new(),
+        disc: None,
         vnc_password: Secret::new("s3cret".to_owned()),
     }
 }
