@@ -1,4 +1,4 @@
-//! The command line: `pengx serve`, `pengx routes`.
+//! The command line: `pengx serve`, `pengx routes`, `pengx schema`.
 
 use std::path::PathBuf;
 
@@ -19,6 +19,11 @@ pub enum Command {
     Serve(Serve),
     /// Print every URI with its methods and the number of its row in the API's contract.
     Routes,
+    /// Print the RELAX NG grammar of every answer, or of one request or answer.
+    Schema {
+        /// As the grammar names it: vm-create, vms.
+        start: Option<String>,
+    },
 }
 
 /// Each may also come from the environment, or from the configuration file under its name in snake case.

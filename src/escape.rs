@@ -18,6 +18,21 @@ impl askama::filters::Escaper for Xml {
     }
 }
 
+impl Xml {
+    /// For documents that no template makes.
+    pub fn text(text: &str) -> String {
+        let mut escaped = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((plain, special, after)) = next_special(rest) {
+            escaped.push_str(plain);
+            escaped.push_str(special);
+            rest = after;
+        }
+        escaped.push_str(rest);
+        escaped
+    }
+}
+
 /// The text before the first character that needs care, what is written for that character, and the text after it.
 fn next_special(text: &str) -> Option<(&str, &'static str, &str)> {
     // Every character that needs care begins with one of these bytes; most text has none of them.

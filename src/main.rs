@@ -7,6 +7,7 @@ use clap::Parser;
 
 use pengx::cli::{Cli, Command};
 use pengx::config::{Config, Given};
+use pengx::dialects::pengx::Settings;
 use pengx::error::{Error, ErrorKind};
 
 fn main() -> ExitCode {
@@ -16,6 +17,17 @@ fn main() -> ExitCode {
             say(&pengx::dialects::pengx::listing().join("\n"));
             ExitCode::SUCCESS
         }
+        Command::Schema { start } => schema(start.as_deref()),
+    }
+}
+
+fn schema(start: Option<&str>) -> ExitCode {
+    match pengx::dialects::pengx::schema::write(&Settings::default(), start) {
+        Some(grammar) => {
+            say(grammar.trim_end());
+            ExitCode::SUCCESS
+        }
+        None => refuse(&Error::invalid("start", "the grammar has no such name; pengx schema prints them all")),
     }
 }
 

@@ -9,6 +9,7 @@ mod outage;
 mod protocol;
 mod reads;
 mod refusals;
+mod schema;
 mod table;
 mod tasks;
 mod walk;

@@ -5,7 +5,8 @@ mod raw;
 use std::time::Duration;
 
 use pengx::dialects::pengx::fields::Field;
-use pengx::dialects::pengx::resources::{Endpoint, Resource, Verb};
+use pengx::dialects::pengx::resources::{Endpoint, Handler, Resource, Verb};
+use pengx::dialects::pengx::schema::answers;
 use pengx::dialects::pengx::{Call, Failure, Reply, Settings, routes, routes_over};
 use pengx::error::Error;
 use pengx::model::TaskId;
@@ -19,35 +20,30 @@ use tokio::net::TcpStream;
 
 const ID: &str = "bed05d84-7c44-4720-9588-57cbd8ecef8c";
 
+const fn endpoint(method: Verb, handler: Handler) -> Endpoint {
+    Endpoint { row: None, method, handler, takes: None, gives: &answers::ROOT }
+}
+
 /// Handlers that show what the native API's own, which need a core, do not yet.
 static TABLE: &[Resource] = &[
     Resource {
         pattern: "/vms/:vm/",
         endpoints: &[
-            Endpoint { row: None, method: Verb::Get, handler: |call| Box::pin(show(call)) },
-            Endpoint { row: None, method: Verb::Delete, handler: |_| Box::pin(async { Ok(Reply::NoContent) }) },
+            endpoint(Verb::Get, |call| Box::pin(show(call))),
+            endpoint(Verb::Delete, |_| Box::pin(async { Ok(Reply::NoContent) })),
         ],
     },
-    Resource {
-        pattern: "/vms/",
-        endpoints: &[Endpoint { row: None, method: Verb::Post, handler: |call| Box::pin(read(call)) }],
-    },
+    Resource { pattern: "/vms/", endpoints: &[endpoint(Verb::Post, |call| Box::pin(read(call)))] },
     Resource {
         pattern: "/storlinks/:id/",
         endpoints: &[
-            Endpoint { row: None, method: Verb::Post, handler: |_| Box::pin(async { Ok(Reply::done("ignored")) }) },
-            Endpoint { row: None, method: Verb::Put, handler: |_| Box::pin(async { panic!("a defect") }) },
-            Endpoint { row: None, method: Verb::Get, handler: |_| Box::pin(broken()) },
+            endpoint(Verb::Post, |_| Box::pin(async { Ok(Reply::done("ignored")) })),
+            endpoint(Verb::Put, |_| Box::pin(async { panic!("a defect") })),
+            endpoint(Verb::Get, |_| Box::pin(broken())),
         ],
     },
-    Resource {
-        pattern: "/tasks/:task/",
-        endpoints: &[Endpoint { row: None, method: Verb::Get, handler: |call| Box::pin(accepted(call)) }],
-    },
-    Resource {
-        pattern: "/pmpperf/",
-        endpoints: &[Endpoint { row: None, method: Verb::Get, handler: |_| Box::pin(slow()) }],
-    },
+    Resource { pattern: "/tasks/:task/", endpoints: &[endpoint(Verb::Get, |call| Box::pin(accepted(call)))] },
+    Resource { pattern: "/pmpperf/", endpoints: &[endpoint(Verb::Get, |_| Box::pin(slow()))] },
 ];
 
 async fn show(call: Call) -> Result<Reply, Failure> {

@@ -5,7 +5,7 @@
 #   install.sh [run|test|fresh]
 #     run    to build pengx and to try it (`make run`): libraries, libvirt, QEMU,
 #            the tools that the guest image is made with
-#     test   the same, and what `make test` needs: a PostgreSQL server, shellcheck
+#     test   the same, and what `make test` needs: a PostgreSQL server, shellcheck, xmllint
 #     fresh  what `make test-fresh` needs to make a bare Debian
 set -euo pipefail
 exec </dev/null
@@ -18,7 +18,7 @@ libvirt=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
 guest_image=(syslinux syslinux-common mtools dosfstools fdisk cpio e2fsprogs)
 case ${1:-run} in
     run) wanted=("${build[@]}" "${libvirt[@]}" "${guest_image[@]}") ;;
-    test) wanted=("${build[@]}" "${libvirt[@]}" "${guest_image[@]}" postgresql-15 shellcheck) ;;
+    test) wanted=("${build[@]}" "${libvirt[@]}" "${guest_image[@]}" postgresql-15 shellcheck libxml2-utils) ;;
     fresh) wanted=(mmdebstrap debian-archive-keyring git) ;;
     *) die "unknown set '$1', use run, test or fresh" ;;
 esac

@@ -49,6 +49,11 @@ impl Reply {
         Self::document(StatusCode::CREATED, view)
     }
 
+    /// 200 with a document that is not a template's.
+    pub fn xml(xml: String) -> Self {
+        Self::Document { status: StatusCode::OK, xml }
+    }
+
     fn document(status: StatusCode, view: &impl Template) -> Result<Self, Failure> {
         Ok(Self::Document { status, xml: render(view)? })
     }

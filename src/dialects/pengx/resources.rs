@@ -8,6 +8,7 @@ use std::pin::Pin;
 use uuid::Uuid;
 use warp::http::{HeaderValue, Method};
 
+use super::schema::{Answer, Request, answers, requests};
 use super::{Call, Failure, Prefix, Reply, Shape};
 use super::{disks, interfaces, perf, pms, power, schema, storlinks, tasks, templates, vms};
 use crate::model::{NicId, StorlinkId, VmId};
@@ -27,6 +28,10 @@ pub struct Endpoint {
     pub row: Option<u8>,
     pub method: Verb,
     pub handler: Handler,
+    /// The body that it reads, if it reads one.
+    pub takes: Option<&'static Request>,
+    /// What it answers when all goes well.
+    pub gives: &'static Answer,
 }
 
 /// In the order that `Allow` lists them.
@@ -58,79 +63,91 @@ macro_rules! row {
     };
 }
 
+macro_rules! takes {
+    () => {
+        None
+    };
+    ($takes:ident) => {
+        Some(&requests::$takes)
+    };
+}
+
+/// `Method row handler: BODY => ANSWER`.
 macro_rules! resources {
-    ($($pattern:literal { $($verb:ident $row:tt $handler:path),+ $(,)? })+) => {
+    ($($pattern:literal { $($verb:ident $row:tt $handler:path $(: $takes:ident)? => $gives:ident),+ $(,)? })+) => {
         &[$(Resource {
             pattern: $pattern,
             endpoints: &[$(Endpoint {
                 row: row!($row),
                 method: Verb::$verb,
                 handler: |call| Box::pin($handler(call)),
+                takes: takes!($($takes)?),
+                gives: &answers::$gives,
             }),+],
         }),+]
     };
 }
 
 pub static RESOURCES: &[Resource] = resources! {
-    "/vms/:vm/" { Get 23 vms::retrieve, Delete 21 vms::delete }
-    "/vms/" { Get 22 vms::index, Post 20 vms::create }
-    "/tasks/:task/" { Get choice tasks::retrieve, Delete choice tasks::cancel }
-    "/vms/:vm/start/" { Post 33 power::start }
-    "/vms/:vm/shutdown/" { Post 32 power::shutdown }
-    "/vms/:vm/poweroff/" { Post 28 power::poweroff }
-    "/vms/:vm/reboot/" { Post 29 power::reboot }
-    "/vms/:vm/reset/" { Post 30 power::reset }
-    "/vms/:vm/resume/" { Post 31 power::resume }
-    "/vms/:vm/suspend/" { Post 35 power::suspend }
-    "/storlinks/" { Get 8 storlinks::read, Post 6 storlinks::create }
-    "/storlinks/create/" { Post 6 storlinks::create }
-    "/storlinks/all/" { Get 10 storlinks::read_all }
-    "/storlinks/:id/" { Put 9 storlinks::update, Delete 7 storlinks::delete }
-    "/storlinks/:id/isos/" { Get choice storlinks::isos }
-    "/templates/" { Get 15 templates::index }
-    "/templates/add/" { Post 11 templates::add }
-    "/templates/add_new/" { Post 17 templates::add_new }
-    "/templates/create/vms/:vm/" { Post 12 not_yet }
-    "/templates/:gvm/" { Get 18 templates::retrieve, Put 16 templates::update, Delete 13 templates::delete }
-    "/templates/:gvm/disks/" { Get 14 templates::disks }
-    "/templates/:gvm/start/" { Post choice templates::start }
-    "/templates/:gvm/shutdown/" { Post choice templates::shutdown }
-    "/templates/:gvm/poweroff/" { Post choice templates::poweroff }
+    "/vms/:vm/" { Get 23 vms::retrieve => VM, Delete 21 vms::delete => NO_CONTENT }
+    "/vms/" { Get 22 vms::index => VMS, Post 20 vms::create: VM_CREATE => ROOT }
+    "/tasks/:task/" { Get choice tasks::retrieve => TASK, Delete choice tasks::cancel => ROOT }
+    "/vms/:vm/start/" { Post 33 power::start => ROOT }
+    "/vms/:vm/shutdown/" { Post 32 power::shutdown => ROOT }
+    "/vms/:vm/poweroff/" { Post 28 power::poweroff => ROOT }
+    "/vms/:vm/reboot/" { Post 29 power::reboot => ROOT }
+    "/vms/:vm/reset/" { Post 30 power::reset => ROOT }
+    "/vms/:vm/resume/" { Post 31 power::resume => ROOT }
+    "/vms/:vm/suspend/" { Post 35 power::suspend => ROOT }
+    "/storlinks/" { Get 8 storlinks::read => STORLINKS, Post 6 storlinks::create: STORLINK_CREATE => ROOT }
+    "/storlinks/create/" { Post 6 storlinks::create: STORLINK_CREATE => ROOT }
+    "/storlinks/all/" { Get 10 storlinks::read_all => STORLINKS }
+    "/storlinks/:id/" { Put 9 storlinks::update: STORLINK_UPDATE => NO_CONTENT, Delete 7 storlinks::delete => NO_CONTENT }
+    "/storlinks/:id/isos/" { Get choice storlinks::isos => ISOS }
+    "/templates/" { Get 15 templates::index => TEMPLATES }
+    "/templates/add/" { Post 11 templates::add: TEMPLATE_ADD => ROOT }
+    "/templates/add_new/" { Post 17 templates::add_new: TEMPLATE_NEW => ROOT }
+    "/templates/create/vms/:vm/" { Post 12 not_yet => ROOT }
+    "/templates/:gvm/" { Get 18 templates::retrieve => TEMPLATE, Put 16 templates::update: TEMPLATE_UPDATE => NO_CONTENT, Delete 13 templates::delete => NO_CONTENT }
+    "/templates/:gvm/disks/" { Get 14 templates::disks => DISKS }
+    "/templates/:gvm/start/" { Post choice templates::start: TEMPLATE_START => ROOT }
+    "/templates/:gvm/shutdown/" { Post choice templates::shutdown => ROOT }
+    "/templates/:gvm/poweroff/" { Post choice templates::poweroff => ROOT }
     // The manual's misprint of the singular.
-    "/template/:gvm/" { Get 18 templates::retrieve, Put 16 templates::update, Delete 13 templates::delete }
-    "/pms/" { Get 2 pms::read }
-    "/pms/all/" { Get 1 pms::index }
-    "/pms/update-authorized-keys/" { Post 4 pms::update_authorized_keys, Put 4 pms::update_authorized_keys }
-    "/pms/:pm/" { Get 3 pms::retrieve }
+    "/template/:gvm/" { Get 18 templates::retrieve => TEMPLATE, Put 16 templates::update: TEMPLATE_UPDATE => NO_CONTENT, Delete 13 templates::delete => NO_CONTENT }
+    "/pms/" { Get 2 pms::read => PM }
+    "/pms/all/" { Get 1 pms::index => PMS }
+    "/pms/update-authorized-keys/" { Post 4 pms::update_authorized_keys => ROOT, Put 4 pms::update_authorized_keys => ROOT }
+    "/pms/:pm/" { Get 3 pms::retrieve => PM }
     // As the manual prints it.
-    "/pms:pm/" { Get 3 pms::retrieve }
-    "/pmpperf/" { Get 5 perf::read }
-    "/vms/:vm/update/" { Post 25 vms::update, Put 25 vms::update }
-    "/vms/:vm/resize/" { Post 25 vms::update, Put 25 vms::update }
-    "/vms/:vm/edit/" { Put 26 vms::edit }
-    "/vms/:vm/copy/" { Post 19 not_yet }
-    "/vms/:vm/smigrate/" { Post 24 not_yet }
-    "/vms/:vm/migrate/" { Post 27 not_yet }
-    "/vms/:vm/start/snapshots/:snap/" { Post 34 not_yet }
-    "/vms/:vm/snapshots/" { Get 38 not_yet, Post 36 not_yet }
-    "/vms/:vm/snapshots/:snap/" { Post 39 not_yet, Delete 37 not_yet }
-    "/vms/:vm/backups/" { Get 42 not_yet, Post 40 not_yet }
-    "/vms/:vm/backups/:bak/" { Post 43 not_yet, Delete 41 not_yet }
-    "/backups/" { Get 42 not_yet }
-    "/vms/:vm/disks/" { Get 46 disks::index, Post 44 disks::create }
-    "/vms/:vm/disks/:disk/" { Delete 45 disks::delete }
-    "/vms/:vm/disks/snapshots/:snap/" { Get 46 disks::of_snapshot }
-    "/vms/:vm/disks/backups/:bak/" { Get 46 disks::of_backup }
+    "/pms:pm/" { Get 3 pms::retrieve => PM }
+    "/pmpperf/" { Get 5 perf::read => PMPERF }
+    "/vms/:vm/update/" { Post 25 vms::update: VM_UPDATE => NO_CONTENT, Put 25 vms::update: VM_UPDATE => NO_CONTENT }
+    "/vms/:vm/resize/" { Post 25 vms::update: VM_UPDATE => NO_CONTENT, Put 25 vms::update: VM_UPDATE => NO_CONTENT }
+    "/vms/:vm/edit/" { Put 26 vms::edit: VM_EDIT => NO_CONTENT }
+    "/vms/:vm/copy/" { Post 19 not_yet => ROOT }
+    "/vms/:vm/smigrate/" { Post 24 not_yet => ROOT }
+    "/vms/:vm/migrate/" { Post 27 not_yet => ROOT }
+    "/vms/:vm/start/snapshots/:snap/" { Post 34 not_yet => ROOT }
+    "/vms/:vm/snapshots/" { Get 38 not_yet => ROOT, Post 36 not_yet => ROOT }
+    "/vms/:vm/snapshots/:snap/" { Post 39 not_yet => ROOT, Delete 37 not_yet => ROOT }
+    "/vms/:vm/backups/" { Get 42 not_yet => ROOT, Post 40 not_yet => ROOT }
+    "/vms/:vm/backups/:bak/" { Post 43 not_yet => ROOT, Delete 41 not_yet => ROOT }
+    "/backups/" { Get 42 not_yet => ROOT }
+    "/vms/:vm/disks/" { Get 46 disks::index => DISKS, Post 44 disks::create: DISK_CREATE => DISK }
+    "/vms/:vm/disks/:disk/" { Delete 45 disks::delete => NO_CONTENT }
+    "/vms/:vm/disks/snapshots/:snap/" { Get 46 disks::of_snapshot => DISKS }
+    "/vms/:vm/disks/backups/:bak/" { Get 46 disks::of_backup => DISKS }
     // As the manual prints them.
-    "/vms/:vm/disks/snapshots:snap/" { Get 46 disks::of_snapshot }
-    "/vms/:vm/disks/backups:bak/" { Get 46 disks::of_backup }
-    "/vms/:vm/interfaces/" { Get 49 interfaces::index, Post 47 interfaces::create }
-    "/vms/:vm/interface/:nic/" { Delete 48 interfaces::delete }
-    "/vms/:vm/interfaces/:nic/" { Delete 48 interfaces::delete }
-    "/vms/:vm/interface/:nic/update/" { Put 50 interfaces::update }
-    "/vms/:vm/interfaces/:nic/update/" { Put 50 interfaces::update }
-    "/tasks/" { Get choice tasks::index }
-    "/schema/" { Get choice schema::read }
+    "/vms/:vm/disks/snapshots:snap/" { Get 46 disks::of_snapshot => DISKS }
+    "/vms/:vm/disks/backups:bak/" { Get 46 disks::of_backup => DISKS }
+    "/vms/:vm/interfaces/" { Get 49 interfaces::index => INTERFACES, Post 47 interfaces::create: INTERFACE_CREATE => ROOT }
+    "/vms/:vm/interface/:nic/" { Delete 48 interfaces::delete => NO_CONTENT }
+    "/vms/:vm/interfaces/:nic/" { Delete 48 interfaces::delete => NO_CONTENT }
+    "/vms/:vm/interface/:nic/update/" { Put 50 interfaces::update: INTERFACE_UPDATE => NO_CONTENT }
+    "/vms/:vm/interfaces/:nic/update/" { Put 50 interfaces::update: INTERFACE_UPDATE => NO_CONTENT }
+    "/tasks/" { Get choice tasks::index => TASKS }
+    "/schema/" { Get choice schema::read => GRAMMAR }
 };
 
 /// For the rows that a later release brings: 501.
