@@ -1,5 +1,6 @@
 //! The front door over real connections, in raw HTTP/1.1: what a client sees, byte for byte where it matters.
 
+mod django;
 mod raw;
 
 use std::time::Duration;
