@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write};
 
+use crate::model::is_xml_char;
+
 /// The escaper of every `.xml` template; named in `askama.toml`.
 #[derive(Debug, Clone, Copy)]
 pub struct Xml;
@@ -53,11 +55,6 @@ fn next_special(text: &str) -> Option<(&str, &'static str, &str)> {
         let (plain, rest) = text.split_at_checked(at)?;
         Some((plain, written, rest.get(c.len_utf8()..)?))
     })
-}
-
-/// Whether XML 1.0 lets the character be in a document (`Char` in its grammar).
-pub(super) fn is_xml_char(c: char) -> bool {
-    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..)
 }
 
 #[cfg(test)]

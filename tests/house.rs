@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("error", &["model"]),
     ("model", &["error"]),
-    ("escape", &[]),
+    ("escape", &["model"]),
     ("config", &["error", "model"]),
     ("exec", &["error", "model"]),
     ("host", &["error", "model", "exec"]),

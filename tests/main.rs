@@ -23,3 +23,4 @@ mod house;
 mod real;
 mod store;
 mod tasks;
+mod text;

@@ -3,7 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// 1 to 255 characters, trimmed, without control characters.
+/// Whether XML 1.0 lets the character be in a document (`Char` in its grammar).
+pub fn is_xml_char(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..)
+}
+
+/// 1 to 255 characters, trimmed, without control characters and what XML cannot say.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(String);
 
@@ -30,10 +35,17 @@ impl FromStr for Name {
             Err(format!("must have at most {} characters", Self::MAX_CHARS))
         } else if s.chars().any(char::is_control) {
             Err("must not have control characters".to_owned())
+        } else if let Some(c) = s.chars().find(|c| !is_xml_char(*c)) {
+            Err(forbidden(c))
         } else {
             Ok(Self(s.to_owned()))
         }
     }
+}
+
+/// Why a text with this character cannot be taken.
+pub fn forbidden(c: char) -> String {
+    format!("must not have the character U+{:04X}, which XML cannot say", u32::from(c))
 }
 
 impl fmt::Display for Name {

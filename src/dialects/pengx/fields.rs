@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, Problems, Result};
-use crate::model::MiB;
+use crate::model::{MiB, forbidden, is_xml_char};
 
 /// One scalar of a body, not yet judged, so that all that is wrong with a body can be told at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,7 +75,13 @@ impl Judge {
     pub fn text(&mut self, name: &str, field: Field) -> Option<String> {
         match field {
             Field::Absent => None,
-            Field::Text(text) => Some(text),
+            Field::Text(text) => match text.chars().find(|c| !is_xml_char(*c)) {
+                None => Some(text),
+                Some(c) => {
+                    self.problem(name, forbidden(c));
+                    None
+                }
+            },
             Field::Nested => {
                 self.problem(name, "must be text, not elements");
                 None

@@ -146,8 +146,8 @@ pub static RESOURCES: &[Resource] = resources! {
     "/vms/:vm/interfaces/:nic/" { Delete 48 interfaces::delete => NO_CONTENT }
     "/vms/:vm/interface/:nic/update/" { Put 50 interfaces::update: INTERFACE_UPDATE => NO_CONTENT }
     "/vms/:vm/interfaces/:nic/update/" { Put 50 interfaces::update: INTERFACE_UPDATE => NO_CONTENT }
-    "/tasks/" { Get choice tasks::index => TASKS }
     "/schema/" { Get choice schema::read => GRAMMAR }
+    "/tasks/" { Get choice tasks::index => TASKS }
 };
 
 /// For the rows that a later release brings: 501.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use quick_xml::Reader;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 
-use crate::escape::is_xml_char;
+use crate::model::{forbidden, is_xml_char};
 
 /// Elements within elements.
 pub const MAX_DEPTH: usize = 16;
@@ -43,9 +43,8 @@ impl Node {
 
 /// The content of the root element; the error says why there is none.
 pub fn parse(text: &str) -> Result<Node, String> {
-    if let Some(c) = text.chars().find(|c| !is_xml_char(*c)) {
-        return Err(format!("XML forbids the character U+{:04X}", u32::from(c)));
-    }
+    // Told with the name of the field where there is one, so not before it has been reached.
+    let outlaw = text.chars().find(|c| !is_xml_char(*c));
     let mut reader = Reader::from_str(text);
     let config = reader.config_mut();
     config.check_comments = true;
@@ -54,7 +53,10 @@ pub fn parse(text: &str) -> Result<Node, String> {
     loop {
         let at = reader.buffer_position();
         let event = match reader.read_event() {
-            Ok(Event::Eof) => return tree.finish(),
+            Ok(Event::Eof) => match outlaw {
+                Some(c) => return Err(format!("it {}", forbidden(c))),
+                None => return tree.finish(),
+            },
             Ok(event) => event,
             Err(e) => return Err(format!("it is not well-formed: {e} (at byte {})", reader.error_position())),
         };
@@ -167,6 +169,10 @@ impl Tree {
     }
 
     fn text(&mut self, text: &str) -> Result<(), String> {
+        if let Some(c) = text.chars().find(|c| !is_xml_char(*c)) {
+            let field: Vec<&str> = self.open.iter().skip(1).map(|frame| frame.key.as_str()).collect();
+            return Err(format!("{}: {}", field.join("."), forbidden(c)));
+        }
         match self.open.last_mut() {
             Some(frame) => frame.text.push_str(text),
             None if text.trim_ascii().is_empty() => {}
@@ -213,10 +219,18 @@ impl Tree {
 /// The character that `&…;` stands for.
 fn character(entity: &BytesRef<'_>) -> Result<char, String> {
     let wrong = || format!("&{}; stands for nothing", &**entity);
-    if entity.is_char_ref() {
-        return entity.resolve_char_ref().ok().flatten().filter(|c| is_xml_char(*c)).ok_or_else(wrong);
+    match entity.strip_prefix('#') {
+        // What XML cannot say is refused with the text that it is in.
+        Some(number) => numbered(number).ok_or_else(wrong),
+        None => predefined(entity).ok_or_else(wrong),
     }
-    predefined(entity).ok_or_else(wrong)
+}
+
+/// `65` or `x41`.
+fn numbered(number: &str) -> Option<char> {
+    let (digits, radix) = number.strip_prefix('x').map_or((number, 10), |hex| (hex, 16));
+    let plain = digits.chars().all(|c| c.is_digit(radix));
+    u32::from_str_radix(digits, radix).ok().filter(|_| plain).and_then(char::from_u32)
 }
 
 fn predefined(name: &str) -> Option<char> {
