@@ -65,6 +65,7 @@ fn start(config: &Config) -> Result<(Core, File)> {
     let mut bad = Problems::new();
     let lock = bad.absorb(claim(&config.data_dir))?;
     let store = bad.absorb(Store::open(&config.database_url))?;
+    bad.absorb(store.as_ref().map_or(Ok(()), Store::claim))?;
     let hypervisor = bad.absorb(hypervisor::connect(&config.hypervisor, libvirt_options(config)))?;
     let ssh_pubkey = bad.absorb(config.ssh_public_key.as_deref().map(read_key).transpose())?.flatten();
     bad.done()?;

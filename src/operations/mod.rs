@@ -124,6 +124,9 @@ impl std::ops::Deref for Core {
 /// Blocking reads under way at once.
 const READS: usize = 16;
 
+/// How often one who waits looks whether the database still moves.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 impl Core {
     /// Starts the threads of tasks and inventory. The database may be away, and so may the hypervisor.
     pub fn start(parts: Parts) -> Self {
@@ -180,15 +183,34 @@ impl Core {
 
     /// Runs a blocking query off the async threads.
     pub async fn read<T: Send + 'static>(&self, query: impl FnOnce(&Core) -> Result<T> + Send + 'static) -> Result<T> {
-        let turn = self.reads.clone().acquire_owned().await;
+        let turn = self.while_moving(self.reads.clone().acquire_owned()).await?;
         let core = self.clone();
         let blocking = move || {
             // Kept by the thread: a caller that hangs up does not make room for another one.
             let _turn = turn;
             query(&core)
         };
-        let done = tokio::task::spawn_blocking(blocking).await;
+        let done = self.while_moving(tokio::task::spawn_blocking(blocking)).await?;
         done.unwrap_or_else(|why| Err(Error::internal("a query panicked").caused_by(why)))
+    }
+
+    /// The end of a task; `Unavailable`, while the task goes on, if the database stands still meanwhile.
+    pub async fn wait<T>(&self, handle: TaskHandle<T>) -> Result<Done<T>> {
+        let id = handle.id;
+        let waited = self.while_moving(handle.wait()).await;
+        waited.map_err(|stalled| stalled.context(format!("task {id} goes on")))?
+    }
+
+    /// Waits, unless the database stands still: nobody waits for a transaction that does not end.
+    async fn while_moving<T>(&self, what: impl Future<Output = T>) -> Result<T> {
+        let mut what = std::pin::pin!(what);
+        loop {
+            match tokio::time::timeout(LOOK_AGAIN, &mut what).await {
+                Ok(done) => return Ok(done),
+                Err(_) if self.store.stalled() => return Err(Error::unavailable("the database")),
+                Err(_) => {}
+            }
+        }
     }
 
     pub fn tasks(&self) -> Result<&Engine> {

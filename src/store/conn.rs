@@ -43,7 +43,7 @@ const SQLITE_SETTINGS: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode =
 const LOCKED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A frozen client must not keep the writers' lock, nor a frozen query a thread.
-const POSTGRES_SETTINGS: &str = "SET statement_timeout = '15s'; SET lock_timeout = '5s';
+const POSTGRES_SETTINGS: &str = "SET statement_timeout = '8s'; SET lock_timeout = '5s';
     SET idle_in_transaction_session_timeout = '15s'; SET client_min_messages = warning;";
 
 /// The writers' lock: `pengx` in ASCII. Migrations have the number after it.

@@ -30,8 +30,10 @@ pub mod templates;
 mod url;
 pub mod vms;
 
-use std::sync::Arc;
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use conn::Begin;
 pub use conn::Conn;
@@ -46,6 +48,9 @@ const THE_DATABASE: &str = "the database";
 /// Connections at once: for reads, and on Postgres for writes as well.
 const CONNECTIONS: usize = 8;
 
+/// A transaction that takes longer waits for a database that does not move: the deadlines of its statements are shorter.
+const STALLED: Duration = Duration::from_secs(10);
+
 /// The database. Cloning gives another handle to the same one.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
@@ -56,6 +61,7 @@ struct Inner {
     writer: Pool,
     migrated: AtomicBool,
     generation: AtomicU64,
+    claim: OnceLock<File>,
 }
 
 impl Store {
@@ -70,7 +76,33 @@ impl Store {
             writer: Pool::new(place, 1),
             migrated: AtomicBool::new(false),
             generation: AtomicU64::new(0),
+            claim: OnceLock::new(),
         })))
+    }
+
+    /// Makes this process the only server on a SQLite file, for as long as it lives; other programs may still look at it and
+    /// change it. On Postgres servers share.
+    ///
+    /// # Errors
+    /// `Invalid` on `database_url` while another server has it.
+    pub fn claim(&self) -> Result<()> {
+        let Place::Sqlite(path) = self.0.writer.place() else { return Ok(()) };
+        let wrong = |why: String| Error::invalid("database_url", format!("{}: {why}", path.display()));
+        let mut lock = path.as_os_str().to_owned();
+        lock.push(".lock");
+        let file = File::create(&lock).map_err(|e| wrong(e.to_string()))?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            wrong("another pengx serves from it; each server needs a database of its own, or Postgres".to_owned())
+        })?;
+        // Claimed before by this very store: the new lock goes, the old one stays.
+        drop(self.0.claim.set(file));
+        Ok(())
+    }
+
+    /// Whether a transaction has been under way for so long that the database seems to stand still. Does not block. There is
+    /// no deadline on our side of libpq: who waits for a transaction asks this, and goes.
+    pub fn stalled(&self) -> bool {
+        [&self.0.readers, &self.0.writer].into_iter().filter_map(Pool::oldest).any(|age| age > STALLED)
     }
 
     /// Brings the tables up to date; may be called again and again. Creates the file of SQLite, for its owner alone.

@@ -1,6 +1,7 @@
 //! Connections that are kept open. Bounded; made by the thread that needs one, so a database that is down says so at once
 //! instead of after a time-out, and there are no threads of its own.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,9 @@ struct State {
     idle: Vec<Conn>,
     /// Idle, leased or being made.
     open: usize,
+    /// When each lease began, by its number: the oldest stands first.
+    leases: BTreeMap<u64, Instant>,
+    next: u64,
 }
 
 impl Pool {
@@ -60,13 +64,15 @@ impl Pool {
         let mut state = self.state();
         loop {
             if let Some(conn) = state.idle.pop() {
-                return Ok(Lease { pool: self, conn: Some(conn), kept: true, healthy: false });
+                let number = state.lend();
+                return Ok(Lease { pool: self, number, conn: Some(conn), kept: true, healthy: false });
             }
             if state.open < self.size {
                 state.open += 1;
+                let number = state.lend();
                 drop(state);
                 // From here on the lease counts it: if there is no connection, its drop frees the place.
-                let mut lease = Lease { pool: self, conn: None, kept: false, healthy: false };
+                let mut lease = Lease { pool: self, number, conn: None, kept: false, healthy: false };
                 lease.conn = Some(Conn::open(&self.place)?);
                 return Ok(lease);
             }
@@ -79,15 +85,30 @@ impl Pool {
         }
     }
 
+    /// How long the oldest transaction under way has been going on.
+    pub(super) fn oldest(&self) -> Option<Duration> {
+        self.state().leases.values().next().map(Instant::elapsed)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // No code of others runs under the lock, so a poisoned one is in order all the same.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl State {
+    fn lend(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.leases.insert(number, Instant::now());
+        number
+    }
+}
+
 /// A connection on loan; closed when it is dropped, unless it was given back.
 pub(super) struct Lease<'a> {
     pool: &'a Pool,
+    number: u64,
     conn: Option<Conn>,
     kept: bool,
     healthy: bool,
@@ -108,6 +129,7 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let conn = self.conn.take();
         let mut state = self.pool.state();
+        state.leases.remove(&self.number);
         match conn {
             Some(conn) if self.healthy => state.idle.push(conn),
             dead => {

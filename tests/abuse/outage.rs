@@ -55,6 +55,67 @@ impl Drop for Program {
 }
 
 #[test]
+fn a_database_that_is_connected_and_silent_costs_nobody_more_than_a_bounded_wait() {
+    let server = Server::start();
+    let url = server.database();
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let storlink =
+        format!("<s><name>s</name><link>{}</link><type>LO</type><level>FL</level></s>", store.to_str().unwrap());
+    let vm = "<vm><name>web1</name><storlink>1</storlink><cpu_core>1</cpu_core><memory>64</memory>\
+              <os_disk_size>4</os_disk_size></vm>";
+    let program = Program::start(&url, dir.path());
+    assert_eq!(program.post("/storlinks/create/", &storlink).0, 201);
+    assert_eq!(program.post("/vms/", vm).0, 201);
+
+    server.freeze(true);
+    // More at once than there are connections and threads for reads; each has an end, or the client's patience has.
+    std::thread::scope(|scope| {
+        for n in 0..40 {
+            let (program, vm) = (&program, vm.replace("web1", &format!("late{n}")));
+            scope.spawn(move || {
+                let (status, body) = if n % 4 == 0 { program.post("/vms/", &vm) } else { program.get("/vms/") };
+                assert_eq!(status, 503, "{body}");
+                assert!(body.contains("<message>the database does not answer</message>"), "{body}");
+            });
+        }
+    });
+    assert_eq!(program.post("/vms/", "<vm/>").0, 503, "the site's own objections need the database");
+    assert_eq!(program.get("/nope/").0, 404);
+
+    server.freeze(false);
+    wait_until("it serves again", || Ok(program.get("/vms/").0 == 200));
+    // What was told to be unavailable may have happened, or not; but wholly.
+    wait_until("no task is under way", || {
+        let (_, tasks) = program.get("/tasks/");
+        Ok(!tasks.contains("<state>queued<") && !tasks.contains("<state>running<"))
+    });
+    let (_, list) = program.get("/vms/");
+    assert_eq!(list.matches("<name>").count(), std::fs::read_dir(&store).unwrap().count(), "{list}");
+    assert_eq!(program.post("/vms/", &vm.replace("web1", "after")).0, 201);
+}
+
+#[test]
+fn two_servers_on_one_sqlite_file_are_one_too_many() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let url = format!("sqlite://{}", first.path().join("site.db").display());
+    let program = Program::start(&url, first.path());
+    // Its own data directory does not help it.
+    let refused = Command::new(env!("CARGO_BIN_EXE_pengx"))
+        .args(["serve", "--config", "/dev/null", "--listen", "127.0.0.1:0", "--hypervisor", "fake:///"])
+        .args(["--database-url", &url, "--data-dir", second.path().to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("database_url") && said.contains("another pengx serves from it"), "{said}");
+    assert_eq!(program.get("/vms/").0, 200);
+    assert!(program.stop().success());
+    assert!(Program::start(&url, second.path()).stop().success());
+}
+
+#[test]
 fn while_the_database_is_away_the_program_says_so_and_recovers_by_itself() {
     let server = Server::start();
     let url = server.database();

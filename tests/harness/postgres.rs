@@ -69,6 +69,20 @@ impl Server {
         self.run("pg_ctl", &["-D", text(&data), "-l", text(&log), "-w", "-t", "60", "start"]);
     }
 
+    /// SIGSTOP to the server and all of its processes, or SIGCONT: it is connected and silent.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        use rustix::process::{Pid, Signal, kill_process};
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        let pid_file = fs::read_to_string(self.dir.join("data/postmaster.pid")).unwrap();
+        let server: i32 = pid_file.lines().next().unwrap().parse().unwrap();
+        let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap();
+        let all = std::iter::once(server).chain(children.split_whitespace().map(|pid| pid.parse().unwrap()));
+        for pid in all {
+            // A child may have ended meanwhile.
+            kill_process(Pid::from_raw(pid).unwrap(), signal).ok();
+        }
+    }
+
     fn url(&self, database: &str) -> String {
         format!("postgres:///{database}?host={}&user=pengx&gssencmode=disable", self.dir.display())
     }

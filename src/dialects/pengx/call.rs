@@ -126,7 +126,7 @@ impl Call {
         if self.respond_async() {
             return Ok(Reply::Accepted { task: handle.id });
         }
-        Ok(answer(handle.wait().await?))
+        Ok(answer(self.core.wait(handle).await?))
     }
 
     /// Reads the body, once: within the limit and the deadline of the settings. An empty body is an empty mapping.
