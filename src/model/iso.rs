@@ -41,6 +41,13 @@ impl fmt::Display for IsoName {
     }
 }
 
+/// An ISO file as its storage lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IsoFile {
+    pub name: IsoName,
+    pub bytes: u64,
+}
+
 /// An ISO file of a storlink: `2/debian.iso`, as clients write it and as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Iso {

@@ -23,7 +23,7 @@ pub use compensation::Compensation;
 pub use disk::{Disk, DiskOwner};
 pub use domain::{CacheMode, DiskSpec, DomainSpec, DomainStatus, NicLink, NicSpec, PowerState, VncEndpoint};
 pub use ids::{BackupId, DiskId, Ids, NicId, PmId, RandomIds, SnapshotId, StorlinkId, TaskId, TemplateId, VmId};
-pub use iso::{Iso, IsoName};
+pub use iso::{Iso, IsoFile, IsoName};
 pub use nic::{Mac, Nic};
 pub use pm::Pm;
 pub use storlink::{Storlink, StorlinkLevel, StorlinkType, Usage};

@@ -6,6 +6,7 @@ mod compensate;
 pub mod domain;
 mod guard;
 pub mod inventory;
+pub mod iso;
 pub mod pm;
 pub mod storlink;
 pub mod task;
@@ -112,6 +113,8 @@ pub struct Inner {
     engine: std::sync::OnceLock<Engine>,
     /// Blocking reads under way at once; more would only wait for each other.
     reads: Arc<tokio::sync::Semaphore>,
+    /// The same for reads that ask a storage.
+    storage_reads: Arc<tokio::sync::Semaphore>,
 }
 
 impl std::ops::Deref for Core {
@@ -123,6 +126,10 @@ impl std::ops::Deref for Core {
 
 /// Blocking reads under way at once.
 const READS: usize = 16;
+/// Of those that ask a storage.
+const STORAGE_READS: usize = 8;
+/// How long one of them waits for its turn.
+const STORAGE_TURN: Duration = Duration::from_secs(15);
 
 /// How often one who waits looks whether the database still moves.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -144,6 +151,7 @@ impl Core {
             usages: storlink::Usages::default(),
             engine: std::sync::OnceLock::new(),
             reads: Arc::new(tokio::sync::Semaphore::new(READS)),
+            storage_reads: Arc::new(tokio::sync::Semaphore::new(STORAGE_READS)),
         }));
         // Weak, or the engine inside the core would keep the core alive for ever.
         let weak = Arc::downgrade(&core.0);
@@ -184,6 +192,24 @@ impl Core {
     /// Runs a blocking query off the async threads.
     pub async fn read<T: Send + 'static>(&self, query: impl FnOnce(&Core) -> Result<T> + Send + 'static) -> Result<T> {
         let turn = self.while_moving(self.reads.clone().acquire_owned()).await?;
+        self.read_in_turn(turn, query).await
+    }
+
+    /// As [`Core::read`], for queries that ask a storage: on turns of their own, so that a dead one keeps nobody waiting who
+    /// does not ask it.
+    pub async fn read_storage<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Core) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let turn = tokio::time::timeout(STORAGE_TURN, self.storage_reads.clone().acquire_owned()).await;
+        self.read_in_turn(turn.map_err(|late| Error::unavailable("the storage").caused_by(late))?, query).await
+    }
+
+    async fn read_in_turn<T: Send + 'static>(
+        &self,
+        turn: impl Send + 'static,
+        query: impl FnOnce(&Core) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let core = self.clone();
         let blocking = move || {
             // Kept by the thread: a caller that hangs up does not make room for another one.

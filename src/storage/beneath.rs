@@ -123,17 +123,23 @@ impl Dir {
 
     /// The names of all regular files, in no order.
     pub(super) fn names(&self) -> Result<Vec<String>> {
-        let unreadable = |e| failed(format!("directory {} cannot be read", self.path.display()), &self.path, e);
         let mut names = Vec::new();
+        self.each_name(|name| names.push(name.to_owned()))?;
+        Ok(names)
+    }
+
+    /// One after the other the names of all regular files, in no order; those that are not UTF-8 are left out.
+    pub(super) fn each_name(&self, mut look: impl FnMut(&str)) -> Result<()> {
+        let unreadable = |e| failed(format!("directory {} cannot be read", self.path.display()), &self.path, e);
         for entry in fs::Dir::read_from(&self.fd).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
             if let (Ok(name), FileType::RegularFile | FileType::Unknown) =
                 (entry.file_name().to_str(), entry.file_type())
             {
-                names.push(name.to_owned());
+                look(name);
             }
         }
-        Ok(names)
+        Ok(())
     }
 
     pub(super) fn usage(&self) -> Result<Usage> {

@@ -3,6 +3,7 @@
 //! Law: a volume appears under its name whole or not at all. It is made as `<name>.part`, brought to the disk, and
 //! renamed; `<name>.deleted` is one that was set aside.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,10 +15,10 @@ use super::beneath::Dir;
 use super::header::{self, HeaderError, MAX_VIRTUAL_BYTES};
 use super::image::{self, Image};
 use super::patience::within;
-use super::{Control, DriverInfo, NewVolume, VolumeDriver};
+use super::{Control, DriverInfo, MAX_ISOS, NewVolume, VolumeDriver};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{ExecError, Failure, Runner};
-use crate::model::{CacheMode, Format, MiB, Usage, VolumeFacts, VolumeName, VolumeSource};
+use crate::model::{CacheMode, Format, IsoFile, IsoName, MiB, Usage, VolumeFacts, VolumeName, VolumeSource};
 
 /// What only touches metadata.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -231,6 +232,33 @@ impl VolumeDriver for DirDriver {
     fn cache_mode(&self) -> Result<CacheMode> {
         let direct = self.beneath(|dir| with_scratch(dir, |name| dir.opens_direct(name)))?;
         Ok(if direct { CacheMode::None } else { CacheMode::Writeback })
+    }
+
+    fn isos(&self) -> Result<Vec<IsoFile>> {
+        self.beneath(|dir| {
+            let mut names = BTreeSet::new();
+            dir.each_name(|name| {
+                names.extend(name.parse::<IsoName>().ok());
+                if names.len() > MAX_ISOS {
+                    names.pop_last();
+                }
+            })?;
+            // Gone since, or no regular file with one name: not listed.
+            let file = |name: IsoName| {
+                let stat = dir.file(name.as_str()).ok()??;
+                Some(IsoFile { name, bytes: u64::try_from(stat.st_size).unwrap_or_default() })
+            };
+            Ok(names.into_iter().filter_map(file).collect())
+        })
+    }
+
+    fn iso(&self, name: &IsoName) -> Result<VolumeSource> {
+        let path = self.link.join(name.as_str());
+        let name = name.clone();
+        self.beneath(move |dir| match dir.open_file(name.as_str())? {
+            Some(_) => Ok(VolumeSource::File(path)),
+            None => Err(Error::refused("the storage", format!("{} is not there", path.display()))),
+        })
     }
 }
 

@@ -14,7 +14,8 @@ use std::sync::atomic::AtomicBool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Runner;
 use crate::model::{
-    CacheMode, Format, MiB, Storlink, StorlinkLevel, StorlinkType, Usage, VolumeFacts, VolumeName, VolumeSource,
+    CacheMode, Format, IsoFile, IsoName, MiB, Storlink, StorlinkLevel, StorlinkType, Usage, VolumeFacts, VolumeName,
+    VolumeSource,
 };
 
 /// One storlink.
@@ -61,7 +62,18 @@ pub trait VolumeDriver: Send + Sync {
 
     /// How a domain should open its volumes here.
     fn cache_mode(&self) -> Result<CacheMode>;
+
+    /// The ISO images that people put here, by name, [`MAX_ISOS`] at most. What [`VolumeDriver::iso`] would refuse for its
+    /// kind or its name is not among them.
+    fn isos(&self) -> Result<Vec<IsoFile>>;
+
+    /// What a domain is given for its drive, to be read only and as it is: nothing looks into it. `Refused` says why it
+    /// cannot be had.
+    fn iso(&self, name: &IsoName) -> Result<VolumeSource>;
 }
+
+/// The most ISO images of one list.
+pub const MAX_ISOS: usize = 10_000;
 
 /// What a driver can do, as data.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -192,6 +192,7 @@ impl App {
             extra_disk_size: Some(MiB(2)),
             format: None,
             networks: vec!["0".to_owned(), "1".to_owned()],
+            iso: None,
             desc: "VM for something".to_owned(),
         }
     }
@@ -380,6 +381,12 @@ impl VolumeDriver for FaultyDriver {
     }
     fn cache_mode(&self) -> Result<CacheMode> {
         self.driver.cache_mode()
+    }
+    fn isos(&self) -> Result<Vec<IsoFile>> {
+        self.driver.isos()
+    }
+    fn iso(&self, name: &IsoName) -> Result<VolumeSource> {
+        self.driver.iso(name)
     }
 }
 

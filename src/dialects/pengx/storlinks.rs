@@ -7,7 +7,7 @@ use super::fields::{Field, Judge};
 use super::style::boolean;
 use super::{Call, Failure, Reply};
 use crate::error::Result;
-use crate::model::{Storlink, StorlinkLevel, StorlinkType};
+use crate::model::{IsoFile, MiB, Storlink, StorlinkId, StorlinkLevel, StorlinkType};
 use crate::operations::Core;
 use crate::operations::storlink::{self, CreateStorlink};
 
@@ -125,9 +125,25 @@ pub async fn delete(call: Call) -> Result<Reply, Failure> {
     super::resources::not_yet(call).await
 }
 
-/// Row choice.
+/// Not in the manual: the ISO images on a storlink, by name.
 pub async fn isos(call: Call) -> Result<Reply, Failure> {
-    super::resources::not_yet(call).await
+    let storlink = call.storlink()?;
+    let isos = storlink::isos(&call.core, storlink).await?;
+    Reply::ok(&IsosView { storlink, isos: &isos })
+}
+
+/// `isos`.
+#[derive(Template)]
+#[template(path = "pengx/isos.xml")]
+pub struct IsosView<'a> {
+    pub storlink: StorlinkId,
+    pub isos: &'a [IsoFile],
+}
+
+impl IsosView<'_> {
+    fn size(iso: &IsoFile) -> MiB {
+        MiB::from_bytes_ceil(iso.bytes)
+    }
 }
 
 #[cfg(test)]
@@ -135,7 +151,7 @@ mod tests {
     use super::*;
     use crate::dialects::pengx::reply::render;
     use crate::dialects::pengx::{de, xml};
-    use crate::model::{MiB, StorlinkId, Usage};
+    use crate::model::Usage;
 
     fn command(document: &str) -> Result<CreateStorlink, String> {
         let body: CreateBody = de::from_node(xml::parse(document).unwrap()).unwrap();

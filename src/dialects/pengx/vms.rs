@@ -7,7 +7,7 @@ use super::fields::{Field, Judge};
 use super::style::{Style, or_empty};
 use super::{Call, Failure, Reply};
 use crate::error::Result;
-use crate::model::{MiB, Nic, Os, OsArch, PowerState, Vm};
+use crate::model::{Iso, MiB, Nic, Os, OsArch, PowerState, Vm};
 use crate::operations::vm::{self, CreateVm, DeleteVm, Known};
 
 /// Row 22.
@@ -98,6 +98,7 @@ pub struct CreateBody {
     extra_disk_size: Field,
     disk_format: Field,
     network: Vec<Field>,
+    iso: Field,
     desc: Field,
 }
 
@@ -135,6 +136,7 @@ impl CreateBody {
         let extra_disk_size = judge.size("extra_disk_size", self.extra_disk_size, MAX_DISK);
         let format = judge.optional("disk_format", self.disk_format);
         let networks = networks(&mut judge, self.network);
+        let iso: Option<Iso> = judge.optional("iso", self.iso);
         let desc = judge.desc("desc", self.desc);
         let cpu = cpu.and_then(|cpu| u32::try_from(cpu).ok());
         let known = Known {
@@ -147,6 +149,7 @@ impl CreateBody {
             extra_disk_size,
             format,
             networks: networks.clone(),
+            iso: iso.clone(),
         };
         let command = judge.done(|| {
             Some(CreateVm {
@@ -160,6 +163,7 @@ impl CreateBody {
                 extra_disk_size,
                 format,
                 networks,
+                iso,
                 desc,
             })
         });
@@ -258,6 +262,7 @@ pub(super) mod tests {
             extra_disk_size: None,
             format: Some(Format::Qcow2),
             networks: vec!["0".to_owned(), "1".to_owned()],
+            iso: None,
             desc: "VM for something".to_owned(),
         };
         assert_eq!(command(&example(id, 512, "")), Ok(expected));

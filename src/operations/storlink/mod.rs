@@ -5,5 +5,5 @@ mod query;
 mod usage;
 
 pub use create::{CreateStorlink, check};
-pub use query::list;
+pub use query::{isos, list};
 pub use usage::Usages;

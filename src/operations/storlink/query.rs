@@ -3,8 +3,8 @@
 use futures_util::future::join_all;
 
 use crate::error::Result;
-use crate::model::Storlink;
-use crate::operations::Core;
+use crate::model::{IsoFile, Storlink, StorlinkId};
+use crate::operations::{Core, guard};
 use crate::store::storlinks;
 
 use super::usage::usage;
@@ -17,4 +17,10 @@ pub async fn list(core: &Core) -> Result<Vec<Storlink>> {
         storlink.usage = usage;
     }
     Ok(all)
+}
+
+/// The ISO images on a storlink that this host reaches; its storage is asked now.
+pub async fn isos(core: &Core, id: StorlinkId) -> Result<Vec<IsoFile>> {
+    let storlink = core.read(move |core| core.store.read(|c| guard::storlink(c, &core.pm, id))).await?;
+    core.read_storage(move |core| (core.volumes)(&storlink)?.isos()).await
 }

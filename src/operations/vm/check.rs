@@ -1,10 +1,10 @@
 //! What this site has against a wish for a VM, field by field: before it is planned, and also for a wish of which some
 //! fields cannot be read at all, so that a client learns of every bad field in one answer.
 
-use crate::error::{Problems, Result};
+use crate::error::{ErrorKind, Problems, Result};
 use crate::hypervisor::Capabilities;
-use crate::model::{DomainSpec, Format, MiB, Secret, StorlinkId, TemplateId, VmId};
-use crate::operations::{Core, bridge};
+use crate::model::{DomainSpec, Format, Iso, MiB, Secret, StorlinkId, TemplateId, VmId};
+use crate::operations::{Core, bridge, iso};
 use crate::store::{disks, storlinks};
 
 /// The fields of a wish that could be read.
@@ -19,6 +19,7 @@ pub struct Known {
     pub extra_disk_size: Option<MiB>,
     pub format: Option<Format>,
     pub networks: Vec<String>,
+    pub iso: Option<Iso>,
 }
 
 /// What the hypervisor can do with such a VM; `Invalid` with every field that the site cannot serve. An object that is not
@@ -36,6 +37,7 @@ pub fn check(core: &Core, known: &Known) -> Result<Capabilities> {
     }
     disks_fit(core, known, &can, &mut bad)?;
     networks_fit(core, known, &can, &mut bad)?;
+    disc_fits(core, known, &mut bad)?;
     bad.done()?;
     Ok(can)
 }
@@ -91,4 +93,12 @@ fn networks_fit(core: &Core, known: &Known, can: &Capabilities, bad: &mut Proble
         }
     }
     Ok(())
+}
+
+fn disc_fits(core: &Core, known: &Known, bad: &mut Problems) -> Result<()> {
+    let Some(iso) = &known.iso else { return Ok(()) };
+    match bad.absorb(iso::open(core, iso)) {
+        Err(absent) if matches!(absent.kind(), ErrorKind::NotFound { .. }) => Ok(()),
+        other => other.map(drop),
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    Access, Compensation, Disk, DiskId, DiskOwner, Format, Lane, Lock, Mac, MiB, Name, Resource, Secret, Seen,
+    Access, Compensation, Disk, DiskId, DiskOwner, Format, Iso, Lane, Lock, Mac, MiB, Name, Resource, Secret, Seen,
     Storlink, StorlinkId, TaskKind, TemplateId, Vm, VmId, VolumeName,
 };
 use crate::operations::domain::{Machine, Plug};
@@ -30,6 +30,8 @@ pub struct CreateVm {
     pub format: Option<Format>,
     /// A number or the name of a bridge, for one NIC each.
     pub networks: Vec<String>,
+    /// The disc in its drive.
+    pub iso: Option<Iso>,
     pub desc: String,
 }
 
@@ -52,6 +54,9 @@ impl Operation for CreateVm {
         ];
         if let Some(template) = self.template {
             locks.push(Lock { resource: Resource::Template(template), access: Access::Uses });
+        }
+        if let Some(iso) = &self.iso {
+            locks.push(Lock { resource: Resource::Storlink(iso.storlink), access: Access::Uses });
         }
         locks
     }
@@ -96,6 +101,9 @@ impl Plan {
                 return Err(Error::new(ErrorKind::Exists { what: "vm", name: wish.name.to_string() }));
             }
             let storlink = guard::storlink(c, &core.pm, wish.storlink)?;
+            if let Some(iso) = &wish.iso {
+                guard::storlink(c, &core.pm, iso.storlink)?;
+            }
             let mut sources = Vec::new();
             if let Some(template) = wish.template {
                 guard::template(c, template)?;
@@ -132,6 +140,7 @@ impl CreateVm {
             extra_disk_size: self.extra_disk_size,
             format: self.format,
             networks: self.networks.clone(),
+            iso: self.iso.clone(),
         }
     }
 
@@ -214,7 +223,7 @@ impl CreateVm {
                 maxmem: self.maxmem,
                 desc: self.desc.clone(),
                 pcivf: None,
-                iso: None,
+                iso: self.iso.clone(),
                 seen: Seen::default(),
                 vnc_password: new_vnc_password(core),
                 created_at: now,

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hypervisor::Start;
 use crate::model::{Compensation, PowerState, TaskKind, VmId};
 use crate::operations::domain::Machine;
-use crate::operations::{Core, Operation};
+use crate::operations::{Core, Operation, iso};
 use crate::store::vms;
 use crate::tasks::Work;
 
@@ -32,6 +32,7 @@ impl Operation for StartVm {
             return Err(wrong_state(name, state, "it is started already"));
         }
         let spec = machine.spec(core)?;
+        iso::of_vm(core, &machine.vm)?;
         for disk in &machine.disks {
             if !machine.driver(core, disk)?.exists(&disk.volume)? {
                 let why = format!("volume {} of {name} is not on storlink {}", disk.volume, disk.storlink);
