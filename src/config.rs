@@ -36,6 +36,8 @@ pub struct Config {
     pub bridge_prefix: String,
     /// From a client's name for a bridge to what this host has.
     pub bridges: HashMap<String, NicLink>,
+    /// So many vCPUs can be plugged into a running guest.
+    pub max_vcpus: u32,
     pub lock_timeout: Duration,
     pub shutdown_timeout: Duration,
     /// How often what could not be undone is tried again.
@@ -112,6 +114,7 @@ impl Config {
             ssh_public_key: top.parsed("ssh_public_key", &mut bad),
             bridge_prefix: top.text("bridge_prefix", &mut bad).unwrap_or_else(|| "xenbr".to_owned()),
             bridges: bridges(top.section("bridges", &mut bad), &mut bad),
+            max_vcpus: max_vcpus(&mut top, &mut bad),
             lock_timeout: top.seconds("lock_timeout", 10, &mut bad),
             shutdown_timeout: top.seconds("shutdown_timeout", 120, &mut bad),
             recover_interval: top.seconds("recover_interval", 30, &mut bad),
@@ -189,6 +192,17 @@ fn listen_address(given: Option<String>, bad: &mut Problems) -> SocketAddr {
         bad.add("listen", format!("{text:?} must be ADDRESS:PORT, as 127.0.0.1:8000 or [::1]:8000"));
         default
     })
+}
+
+/// More than any backend plugs into a domain.
+const MOST_VCPUS: u32 = 255;
+
+fn max_vcpus(top: &mut Section, bad: &mut Problems) -> u32 {
+    let count = u32::try_from(top.count("max_vcpus", 16, bad)).unwrap_or(u32::MAX);
+    if count > MOST_VCPUS {
+        bad.add("max_vcpus", format!("must be from 1 to {MOST_VCPUS}"));
+    }
+    count
 }
 
 /// `/var/lib/pengx` for root, else below the home directory.
@@ -326,6 +340,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
         assert_eq!(config.database_url, "sqlite:///d/pengx.db");
         assert_eq!(config.hypervisor, "auto");
+        assert_eq!(config.max_vcpus, 16);
         assert_eq!(config.api.prefixes.len(), 7);
     }
 
@@ -341,11 +356,12 @@ mod tests {
 
     #[test]
     fn every_bad_setting_is_named_at_once() {
-        let text = "listen = 'nowhere'\nlock_timeout = 0\ntypo = 1\npm_uuid = 'x'\n[api]\ntime_zone = 'Mars'\nprefixes = ['x/']\n[bridges]\nxenbr0 = '../x'";
+        let text = "listen = 'nowhere'\nlock_timeout = 0\nmax_vcpus = 256\ntypo = 1\npm_uuid = 'x'\n[api]\ntime_zone = 'Mars'\nprefixes = ['x/']\n[bridges]\nxenbr0 = '../x'";
         let said = load(text, &Given::default()).unwrap_err().to_string();
         for name in [
             "listen",
             "lock_timeout",
+            "max_vcpus: must be from 1 to 255",
             "typo: is no setting",
             "pm_uuid",
             "api.time_zone",

@@ -172,6 +172,7 @@ fn settings(config: &Config) -> Settings {
     Settings {
         bridge_prefix: config.bridge_prefix.clone(),
         bridges: config.bridges.clone(),
+        max_vcpus: config.max_vcpus,
         shutdown_timeout: config.shutdown_timeout,
         tasks: TaskSettings {
             lock_timeout: config.lock_timeout,

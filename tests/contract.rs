@@ -1,8 +1,10 @@
 //! The contract, row by row, over HTTP: what is served, what is answered to the letter, what is refused and how.
 
 mod bodies;
+mod change;
 mod create;
 mod golden;
+mod isos;
 mod later;
 mod manual;
 mod outage;
@@ -10,6 +12,7 @@ mod protocol;
 mod reads;
 mod refusals;
 mod schema;
+mod states;
 mod table;
 mod tasks;
 mod walk;

@@ -14,7 +14,8 @@ use self::faults::Faults;
 use super::{Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    DiskSpec, DomainSpec, DomainStatus, Format, Mac, MiB, NicLink, NicSpec, PowerState, VmId, VncEndpoint, VolumeSource,
+    DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, Mac, MiB, NicLink, NicSpec, PowerState, VmId, VncEndpoint,
+    VolumeSource,
 };
 
 pub use self::faults::Answer;
@@ -36,6 +37,7 @@ struct State {
     domains: BTreeMap<VmId, Domain>,
     bridges: Vec<String>,
     screens: u16,
+    can: Capabilities,
 }
 
 struct Domain {
@@ -79,6 +81,7 @@ impl FakeHypervisor {
             domains: BTreeMap::new(),
             bridges: ["xenbr0", "xenbr1", "virbr0"].map(str::to_owned).to_vec(),
             screens: 0,
+            can: everything(),
         };
         let world = World { state: Mutex::new(state), listeners: Mutex::default(), faults: Faults::default() };
         Self { world: Arc::new(world) }
@@ -164,6 +167,11 @@ impl FakeHypervisor {
     pub fn running(&self, id: VmId) -> Option<DomainSpec> {
         let state = self.world.lock();
         state.domains.get(&id).and_then(|domain| domain.run.as_ref()).map(|run| run.has.clone())
+    }
+
+    /// What it says that it can do.
+    pub fn set_capabilities(&self, change: impl FnOnce(&mut Capabilities)) {
+        change(&mut self.world.lock().can);
     }
 
     /// The bridges of the host.
@@ -319,20 +327,7 @@ impl Hypervisor for FakeHypervisor {
     }
 
     fn capabilities(&self, _spec: &DomainSpec) -> Capabilities {
-        Capabilities {
-            formats: &[Format::Qcow2, Format::Raw],
-            max_vcpus: 255,
-            max_disks: 64,
-            max_nics: 32,
-            user_network: true,
-            pause: true,
-            live_vcpus: true,
-            live_memory: true,
-            live_disks: true,
-            live_nics: true,
-            live_disc: true,
-            mac_prefix: [0x00, 0x16, 0x3e],
-        }
+        self.world.lock().can.clone()
     }
 
     fn domains(&self) -> Result<Vec<DomainStatus>> {
@@ -443,6 +438,14 @@ impl Hypervisor for FakeHypervisor {
         })?
     }
 
+    fn size(&self, id: VmId) -> Result<GuestSize> {
+        self.world.read(Verb::Size, |state| {
+            let domain = state.domains.get(&id).ok_or_else(|| Error::not_found("vm", id))?;
+            let run = domain.run.as_ref().ok_or_else(|| Verb::Size.wrong_state(id, domain.state()))?;
+            Ok(GuestSize { vcpus: run.has.vcpus, max_memory: run.has.max_memory })
+        })?
+    }
+
     fn attach_disk(&self, id: VmId, disk: &DiskSpec) -> Result<()> {
         self.world.effect(Verb::AttachDisk, |state| {
             let known = state.run(id, Verb::AttachDisk)?.has.disks.iter().find(|d| d.order == disk.order).cloned();
@@ -500,6 +503,23 @@ impl Hypervisor for FakeHypervisor {
 
     fn has_bridge(&self, name: &str) -> Result<bool> {
         self.world.read(Verb::HasBridge, |state| state.bridges.iter().any(|bridge| bridge == name))
+    }
+}
+
+fn everything() -> Capabilities {
+    Capabilities {
+        formats: &[Format::Qcow2, Format::Raw],
+        max_vcpus: 255,
+        max_disks: 64,
+        max_nics: 32,
+        user_network: true,
+        pause: true,
+        live_vcpus: true,
+        live_memory: true,
+        live_disks: true,
+        live_nics: true,
+        live_disc: true,
+        mac_prefix: [0x00, 0x16, 0x3e],
     }
 }
 

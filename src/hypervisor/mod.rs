@@ -10,7 +10,7 @@ mod verb;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::model::{DiskSpec, DomainSpec, DomainStatus, Mac, MiB, NicSpec, VmId, VolumeSource};
+use crate::model::{DiskSpec, DomainSpec, DomainStatus, GuestSize, Mac, MiB, NicSpec, VmId, VolumeSource};
 
 pub use connect::connect;
 pub use fake::{Answer, FakeHypervisor};
@@ -74,6 +74,9 @@ pub trait Hypervisor: Send + Sync {
 
     /// What a running or paused guest lives with now.
     fn memory(&self, id: VmId) -> Result<MiB>;
+
+    /// What a running or paused guest has of vCPUs, and the most memory that it can be given.
+    fn size(&self, id: VmId) -> Result<GuestSize>;
 
     /// Plugs a disk into a running or paused guest; one that is plugged in already is success. The definition is not touched,
     /// here and in the verbs below.

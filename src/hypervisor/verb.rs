@@ -20,6 +20,7 @@ pub enum Verb {
     SetVcpus,
     SetMemory,
     Memory,
+    Size,
     AttachDisk,
     DetachDisk,
     AttachNic,
@@ -30,7 +31,7 @@ pub enum Verb {
 impl Verb {
     /// Whether it changes something.
     pub fn is_effect(self) -> bool {
-        !matches!(self, Self::Info | Self::Domains | Self::Domain | Self::HasBridge | Self::Memory)
+        !matches!(self, Self::Info | Self::Domains | Self::Domain | Self::HasBridge | Self::Memory | Self::Size)
     }
 
     /// In the infinitive, for sentences.
@@ -51,6 +52,7 @@ impl Verb {
             Self::SetVcpus => "change the vCPUs of",
             Self::SetMemory => "change the memory of",
             Self::Memory => "tell the memory of",
+            Self::Size => "tell the size of",
             Self::AttachDisk => "plug a disk into",
             Self::DetachDisk => "pull a disk out of",
             Self::AttachNic => "plug an interface into",
@@ -70,6 +72,7 @@ impl Verb {
             Self::SetVcpus
             | Self::SetMemory
             | Self::Memory
+            | Self::Size
             | Self::AttachDisk
             | Self::DetachDisk
             | Self::AttachNic

@@ -31,4 +31,8 @@ pub enum Compensation {
     ResetMemory { vm: VmId },
     /// Put the disc into the drive of a running domain that its row says.
     ResetDisc { vm: VmId },
+    /// vCPUs cannot be pulled out: make the row of a running domain say as many as it has.
+    AdoptVcpus { vm: VmId },
+    /// Start a domain again whose plug the task was pulling to start it anew.
+    Start { vm: VmId },
 }

@@ -83,6 +83,15 @@ pub struct DomainStatus {
     pub vnc: Option<VncEndpoint>,
 }
 
+/// How large a running or paused guest is, whatever was defined since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestSize {
+    /// Plugged in now.
+    pub vcpus: u32,
+    /// The most memory that it can be given.
+    pub max_memory: MiB,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VncEndpoint {
     pub host: String,

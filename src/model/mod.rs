@@ -21,7 +21,7 @@ pub use account::{Right, Role};
 pub use clock::{Clock, SystemClock};
 pub use compensation::Compensation;
 pub use disk::{Disk, DiskOwner};
-pub use domain::{CacheMode, DiskSpec, DomainSpec, DomainStatus, NicLink, NicSpec, PowerState, VncEndpoint};
+pub use domain::{CacheMode, DiskSpec, DomainSpec, DomainStatus, GuestSize, NicLink, NicSpec, PowerState, VncEndpoint};
 pub use ids::{BackupId, DiskId, Ids, NicId, PmId, RandomIds, SnapshotId, StorlinkId, TaskId, TemplateId, VmId};
 pub use iso::{Iso, IsoFile, IsoName};
 pub use nic::{Mac, Nic};

@@ -1,11 +1,13 @@
 //! Applies a compensation. Each looks before it acts, and doing one twice changes nothing.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Compensation, DomainSpec, StorlinkId, VmId};
+use crate::hypervisor::Start;
+use crate::model::{Compensation, DomainSpec, StorlinkId, Vm, VmId};
 use crate::storage::VolumeDriver;
+use crate::store::vms;
 
 use super::domain::Machine;
-use super::{Core, guard};
+use super::{Core, guard, iso};
 
 pub(super) fn apply(core: &Core, compensation: &Compensation) -> Result<()> {
     match compensation {
@@ -24,19 +26,56 @@ pub(super) fn apply(core: &Core, compensation: &Compensation) -> Result<()> {
             let disk = spec.disks.iter().find(|known| known.id == *disk);
             disk.map_or(Ok(()), |disk| core.hypervisor.attach_disk(*vm, disk))
         }),
-        Compensation::ResetMemory { vm } => as_rows_say(core, *vm, |spec| core.hypervisor.set_memory(*vm, spec.memory)),
+        Compensation::ResetMemory { vm } => with_row(core, *vm, |row| {
+            // The row may be ahead of the guest, until its next start.
+            let most = core.hypervisor.size(*vm)?.max_memory;
+            core.hypervisor.set_memory(*vm, row.memory.min(most))
+        }),
         Compensation::ResetDisc { vm } => {
-            as_rows_say(core, *vm, |spec| core.hypervisor.change_disc(*vm, spec.disc.as_ref()))
+            with_row(core, *vm, |row| core.hypervisor.change_disc(*vm, iso::if_there(core, row)?.as_ref()))
         }
+        Compensation::AdoptVcpus { vm } => with_row(core, *vm, |row| {
+            let has = core.hypervisor.size(*vm)?.vcpus;
+            if has <= row.cpu {
+                return Ok(());
+            }
+            tracing::warn!(vm = %vm, vcpus = has, "vCPUs that were plugged in stay: its row follows");
+            core.store.write_tx(|tx| vms::update(tx, &Vm { cpu: has, ..row.clone() }))
+        }),
+        Compensation::Start { vm } => start(core, *vm),
     }
 }
 
-/// A domain that is off has nothing plugged in.
+/// A domain that is off has nothing plugged in, also one that goes off just now.
 fn if_active(core: &Core, vm: VmId, undo: impl FnOnce() -> Result<()>) -> Result<()> {
     match core.hypervisor.domain(vm)? {
-        Some(domain) if domain.state.is_active() => undo(),
+        Some(domain) if domain.state.is_active() => match undo() {
+            Err(off) if matches!(off.kind(), ErrorKind::WrongState { .. }) => Ok(()),
+            done => done,
+        },
         _ => Ok(()),
     }
+}
+
+/// For what needs no more of the rows than the VM's own.
+fn with_row(core: &Core, vm: VmId, undo: impl FnOnce(&Vm) -> Result<()>) -> Result<()> {
+    if_active(core, vm, || core.store.read(|c| vms::find(c, vm))?.map_or(Ok(()), |row| undo(&row)))
+}
+
+/// A start that is refused now would be refused again: the domain stays off, as its state says, and nothing waits for it.
+fn start(core: &Core, vm: VmId) -> Result<()> {
+    if core.hypervisor.domain(vm)?.is_none_or(|domain| domain.state.is_active()) {
+        return Ok(());
+    }
+    match core.hypervisor.start(vm, Start::Running) {
+        Ok(()) => {
+            let now = core.clock.now();
+            core.store.write_tx(|tx| vms::set_booted(tx, vm, now))?;
+        }
+        Err(away) if matches!(away.kind(), ErrorKind::Unavailable { .. } | ErrorKind::Internal) => return Err(away),
+        Err(refused) => tracing::warn!(vm = %vm, error = refused.story(), "it is off and was not started again"),
+    }
+    core.inventory.refresh()
 }
 
 fn as_rows_say(core: &Core, vm: VmId, undo: impl FnOnce(&DomainSpec) -> Result<()>) -> Result<()> {

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Disk, DiskSpec, DomainSpec, Mac, NicSpec, Storlink, StorlinkId, Vm, VmId, VolumeSource};
+use crate::error::{Error, Result};
+use crate::model::{Disk, DiskSpec, DomainSpec, Mac, NicSpec, Storlink, StorlinkId, Vm, VmId};
 use crate::storage::VolumeDriver;
 use crate::store::{disks, nics};
 
@@ -44,8 +44,7 @@ impl Machine {
         (core.volumes)(storlink.ok_or_else(|| Error::internal(format!("disk {} without its storlink", disk.id)))?)
     }
 
-    /// What the rows say, for a definition. A disc whose file is gone is not in the drive, so that nothing but a start, which
-    /// asks [`iso::of_vm`] first, depends on a file that anybody may remove.
+    /// What the rows say, for a definition.
     pub fn spec(&self, core: &Core) -> Result<DomainSpec> {
         let mut spec = DomainSpec {
             id: self.vm.id,
@@ -56,7 +55,7 @@ impl Machine {
             max_memory: self.vm.maxmem,
             disks: Vec::new(),
             nics: Vec::new(),
-            disc: self.disc(core)?,
+            disc: iso::if_there(core, &self.vm)?,
             vnc_password: self.vm.vnc_password.clone(),
         };
         for disk in &self.disks {
@@ -75,15 +74,5 @@ impl Machine {
             spec.nics.push(NicSpec { mac: plug.mac, link });
         }
         Ok(spec)
-    }
-
-    fn disc(&self, core: &Core) -> Result<Option<VolumeSource>> {
-        match iso::of_vm(core, &self.vm) {
-            Err(gone) if matches!(gone.kind(), ErrorKind::Refused { .. }) => {
-                tracing::warn!(vm = %self.vm.id, why = gone.story(), "its drive is left empty");
-                Ok(None)
-            }
-            other => other,
-        }
     }
 }

@@ -26,6 +26,17 @@ pub(super) fn of_vm(core: &Core, vm: &Vm) -> Result<Option<VolumeSource>> {
     })
 }
 
+/// The disc in a VM's drive; none when its file is gone. Nothing but a start depends on a file that anybody may remove.
+pub(super) fn if_there(core: &Core, vm: &Vm) -> Result<Option<VolumeSource>> {
+    match of_vm(core, vm) {
+        Err(gone) if matches!(gone.kind(), ErrorKind::Refused { .. }) => {
+            tracing::warn!(vm = %vm.id, why = gone.story(), "its drive is left empty");
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
 fn refused(vm: &Vm, iso: &Iso, why: String) -> Error {
     let advice = "eject it with an update whose iso is empty";
     Error::refused("storage", format!("the disc {iso} of vm {} cannot be used ({why}); {advice}", vm.name))

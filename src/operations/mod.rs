@@ -65,6 +65,8 @@ pub struct Settings {
     pub shutdown_timeout: Duration,
     /// How often it is asked.
     pub shutdown_repeat: Duration,
+    /// How long a running guest may take to give up or take memory after it was asked.
+    pub memory_timeout: Duration,
     pub tasks: TaskSettings,
 }
 
@@ -76,6 +78,7 @@ impl Default for Settings {
             max_vcpus: 16,
             shutdown_timeout: Duration::from_secs(120),
             shutdown_repeat: Duration::from_secs(5),
+            memory_timeout: Duration::from_secs(30),
             tasks: TaskSettings::default(),
         }
     }

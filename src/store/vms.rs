@@ -117,6 +117,25 @@ pub fn remove(c: &mut Conn, id: VmId) -> Result<()> {
     hit(rows, "vm", id)
 }
 
+/// What a client may change of it: name, description, vCPUs, memory and disc.
+///
+/// # Errors
+/// `Exists` if the name is another's.
+pub fn update(c: &mut Conn, vm: &Vm) -> Result<()> {
+    let row = VmRow::of(vm)?;
+    let changes = (
+        vms::name.eq(row.name),
+        vms::description.eq(row.description),
+        vms::cpu.eq(row.cpu),
+        vms::memory.eq(row.memory),
+        vms::maxmem.eq(row.maxmem),
+        vms::iso.eq(row.iso),
+        vms::updated_at.eq(row.updated_at),
+    );
+    let rows = diesel::update(vms::table.find(row.id)).set(changes).execute(&mut c.0)?;
+    hit(rows, "vm", vm.id)
+}
+
 pub fn set_booted(c: &mut Conn, id: VmId, at: NaiveDateTime) -> Result<()> {
     let rows = diesel::update(vms::table.find(id.to_string())).set(vms::recent_booted_at.eq(at)).execute(&mut c.0)?;
     hit(rows, "vm", id)

@@ -1,6 +1,7 @@
 //! The laws of `VolumeDriver`, with the real qemu-img on real directories, and what a storlink must survive.
 
 mod faults;
+mod isos;
 
 use std::fs::{self, File};
 use std::io::Read;

@@ -180,6 +180,11 @@ fn storlink_and_template(gold: &mut Gold) {
         ("gvm.state", "SHUTDOWN"),
         ("gvm.recent_booted_at", "None"),
     ]);
+    for (image, bytes) in [("debian 12.iso", 700 << 20), ("<b>.ISO", 1)] {
+        std::fs::File::create(dir.join(image)).unwrap().set_len(bytes).unwrap();
+    }
+    let answer = gold.api.get("/storlinks/1/isos/");
+    gold.check("isos", None, 200, &answer);
     // Again: refused, and recorded as that.
     gold.api.post("/templates/add/", &body).refused(400, "a template named debian 8 64bit template exists already");
     let answer = gold.api.get("/tasks/");
@@ -258,6 +263,10 @@ fn power(gold: &mut Gold, id: &str) {
         ("data.recent_booted_at", "2017-07-26 15:04:05"),
         ("data.vnc_port", "5900"),
     ]);
+    for verb in ["suspend", "resume", "reboot", "reset"] {
+        let answer = of(gold, verb);
+        gold.check(&format!("vm-{verb}"), Some("root"), 200, &answer).are(&[("data.result", "success")]);
+    }
     let answer = of(gold, "shutdown");
     gold.check("vm-shutdown", Some("root"), 200, &answer).are(&[("data.result", "success")]);
 

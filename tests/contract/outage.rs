@@ -25,11 +25,15 @@ fn while_the_hypervisor_is_away_reads_answer_and_changes_leave_nothing() {
     for uri in ["/storlinks/", "/templates/", "/pms/", "/tasks/"] {
         assert_eq!(api.get(uri).status, 200, "{uri}");
     }
-    for verb in ["start", "shutdown", "poweroff"] {
+    for verb in ["start", "shutdown", "poweroff", "reboot", "reset", "resume", "suspend"] {
         api.post(&format!("/vms/{stopped}/{verb}/"), "").refused(503, AWAY);
         api.post(&format!("/vms/{running}/{verb}/"), "").refused(503, AWAY);
     }
     api.http.delete(&format!("/vms/{stopped}/")).refused(503, AWAY);
+    let more = "<vm><maxmem>128</maxmem></vm>";
+    api.http.send("PUT", &format!("/vms/{running}/update/"), more).refused(503, AWAY);
+    api.http.send("PUT", &format!("/vms/{stopped}/update/"), more).refused(503, AWAY);
+    api.http.send("PUT", &format!("/vms/{stopped}/edit/"), "<vm><name>other</name></vm>").refused(503, AWAY);
     // From a template, empty, with mapped and with looked-up bridges: nothing is left, not even until it is back.
     let template = format!("<template>{}</template>", stock.template);
     for rest in [

@@ -56,6 +56,7 @@ impl Site {
             bridges: [("xenbr0".to_owned(), NicLink::User), ("xenbr1".to_owned(), NicLink::User)].into(),
             shutdown_timeout: Duration::from_millis(600),
             shutdown_repeat: Duration::from_millis(200),
+            memory_timeout: Duration::from_millis(600),
             tasks: TaskSettings {
                 lock_timeout: Duration::from_secs(20),
                 recover_interval: Duration::from_millis(100),

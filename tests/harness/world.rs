@@ -37,6 +37,9 @@ impl World {
             app.site.hypervisor.domains().unwrap().iter().map(|d| format!("{} {}", d.id, d.state)).collect();
         domains.sort();
         domains.extend(app.site.fake.definitions().iter().map(|d| format!("{d:?}")));
+        for (id, _) in app.site.fake.states() {
+            domains.extend(app.site.fake.running(id).map(|has| format!("{id} has {has:?}")));
+        }
         let (rows, locks, journal) = app
             .store()
             .read(|c| {

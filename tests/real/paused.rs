@@ -8,7 +8,7 @@ use pengx::hypervisor::{
     Capabilities, Changed, DomainType, FakeHypervisor, Hypervisor, HypervisorInfo, LibvirtHypervisor, LibvirtOptions,
     Start,
 };
-use pengx::model::{DiskSpec, DomainSpec, DomainStatus, Mac, MiB, NicSpec, VmId, VolumeSource};
+use pengx::model::{DiskSpec, DomainSpec, DomainStatus, GuestSize, Mac, MiB, NicSpec, VmId, VolumeSource};
 
 use crate::harness::app::Site;
 
@@ -84,6 +84,9 @@ impl Hypervisor for Paused {
     }
     fn memory(&self, id: VmId) -> Result<MiB> {
         self.libvirt.memory(id)
+    }
+    fn size(&self, id: VmId) -> Result<GuestSize> {
+        self.libvirt.size(id)
     }
     fn attach_disk(&self, id: VmId, disk: &DiskSpec) -> Result<()> {
         self.libvirt.attach_disk(id, disk)

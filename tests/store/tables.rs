@@ -147,6 +147,32 @@ fn vms_disks_and_nics_come_and_go_together() {
         assert_eq!(kind(db.store.write_tx(|c| vms::remove(c, web.id))), "in_use");
         db.write(|c| vms::set_booted(c, web.id, at(60)));
         assert_eq!(db.read(|c| vms::find(c, web.id)).unwrap().recent_booted_at, Some(at(60)));
+        let changed = Vm {
+            name: "웹".to_owned(),
+            desc: "d".to_owned(),
+            cpu: 7,
+            memory: MiB(8),
+            maxmem: MiB(9),
+            iso: Some("1/a b.iso".parse().unwrap()),
+            recent_booted_at: Some(at(60)),
+            updated_at: at(70),
+            ..web.clone()
+        };
+        let others = Vm {
+            vnc_password: Secret::new("no".to_owned()),
+            recent_booted_at: None,
+            created_at: at(9),
+            ..changed.clone()
+        };
+        db.write(|c| vms::update(c, &others));
+        assert_eq!(db.read(|c| vms::find(c, web.id)), Some(changed.clone()), "nothing but what may change");
+        db.write(|c| vms::update(c, &Vm { iso: None, ..changed.clone() }));
+        assert_eq!(db.read(|c| vms::find(c, web.id)).unwrap().iso, None);
+        assert_eq!(
+            kind(db.store.write_tx(|c| vms::update(c, &Vm { name: "vm2".to_owned(), ..changed.clone() }))),
+            "exists"
+        );
+        assert_eq!(kind(db.store.write_tx(|c| vms::update(c, &vm(&pm, None, 3)))), "not_found");
         db.write(|c| {
             disks::remove_of_vm(c, web.id)?;
             nics::remove_of_vm(c, web.id)?;

@@ -25,6 +25,16 @@ impl<'de> Deserialize<'de> for Field {
     }
 }
 
+/// A text field for which an empty element is not the same as none: empty text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sent(Option<Field>);
+
+impl<'de> Deserialize<'de> for Sent {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Field::deserialize(from).map(|field| Self(Some(field)))
+    }
+}
+
 struct FieldVisitor;
 
 impl<'de> Visitor<'de> for FieldVisitor {
@@ -89,6 +99,14 @@ impl Judge {
         }
     }
 
+    /// The text of a field that was sent, be it empty.
+    pub fn sent(&mut self, name: &str, field: Sent) -> Option<String> {
+        match field.0? {
+            Field::Absent => Some(String::new()),
+            field => self.text(name, field),
+        }
+    }
+
     /// A value that may be absent; it is absent too when it is a problem.
     pub fn optional<T: FromStr<Err = String>>(&mut self, name: &str, field: Field) -> Option<T> {
         let text = self.text(name, field)?;
@@ -139,10 +157,14 @@ impl Judge {
     /// Empty when it is absent.
     pub fn desc(&mut self, name: &str, field: Field) -> String {
         let text = self.text(name, field).unwrap_or_default();
+        self.check_desc(name, &text);
+        text
+    }
+
+    pub fn check_desc(&mut self, name: &str, text: &str) {
         if text.chars().count() > MAX_DESC_CHARS {
             self.problem(name, format!("must have at most {MAX_DESC_CHARS} characters"));
         }
-        text
     }
 
     fn required(&mut self, name: &str, field: &Field) {

@@ -1,7 +1,7 @@
 //! Power of VMs: start, shutdown, poweroff and their kin. None of them reads a body or writes a document of its own.
 
 use super::{Call, Failure, Reply};
-use crate::operations::vm::{PoweroffVm, ShutdownVm, StartVm};
+use crate::operations::vm::{PoweroffVm, RebootVm, ResetVm, ResumeVm, ShutdownVm, StartVm, SuspendVm};
 
 /// Row 33.
 pub async fn start(call: Call) -> Result<Reply, Failure> {
@@ -18,22 +18,22 @@ pub async fn poweroff(call: Call) -> Result<Reply, Failure> {
     call.perform(PoweroffVm { vm: call.vm()? }, |done| Reply::done(done.outcome)).await
 }
 
-/// Row 29.
+/// Row 29. The answer comes when the guest was asked.
 pub async fn reboot(call: Call) -> Result<Reply, Failure> {
-    super::resources::not_yet(call).await
+    call.perform(RebootVm { vm: call.vm()? }, |done| Reply::done(done.outcome)).await
 }
 
 /// Row 30.
 pub async fn reset(call: Call) -> Result<Reply, Failure> {
-    super::resources::not_yet(call).await
+    call.perform(ResetVm { vm: call.vm()? }, |done| Reply::done(done.outcome)).await
 }
 
 /// Row 31.
 pub async fn resume(call: Call) -> Result<Reply, Failure> {
-    super::resources::not_yet(call).await
+    call.perform(ResumeVm { vm: call.vm()? }, |done| Reply::done(done.outcome)).await
 }
 
 /// Row 35.
 pub async fn suspend(call: Call) -> Result<Reply, Failure> {
-    super::resources::not_yet(call).await
+    call.perform(SuspendVm { vm: call.vm()? }, |done| Reply::done(done.outcome)).await
 }

@@ -1,7 +1,11 @@
 //! VMs.
 
+mod change;
+
 use askama::Template;
 use serde::Deserialize;
+
+pub use change::{edit, update};
 
 use super::fields::{Field, Judge};
 use super::style::{Style, or_empty};
@@ -195,16 +199,6 @@ fn is_bridge(name: &str) -> bool {
         && name.bytes().all(plain)
         && !name.starts_with('-')
         && name.bytes().any(|b| b != b'.')
-}
-
-/// Row 25.
-pub async fn update(call: Call) -> Result<Reply, Failure> {
-    super::resources::not_yet(call).await
-}
-
-/// Row 26.
-pub async fn edit(call: Call) -> Result<Reply, Failure> {
-    super::resources::not_yet(call).await
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ use self::link::{Connection, Link};
 use super::{Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb, bridges};
 use crate::error::{Error, Result};
 use crate::model::{
-    DiskSpec, DomainSpec, DomainStatus, Format, Mac, MiB, NicSpec, PowerState, VmId, VncEndpoint, VolumeSource,
+    DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, Mac, MiB, NicSpec, PowerState, VmId, VncEndpoint,
+    VolumeSource,
 };
 
 /// The most calls at once of one connection. libvirtd serves five; while five are stuck it reads nothing more of that
@@ -426,6 +427,18 @@ impl Hypervisor for LibvirtHypervisor {
 
     fn change_disc(&self, id: VmId, _disc: Option<&VolumeSource>) -> Result<()> {
         Err(later(id, Verb::ChangeDisc))
+    }
+
+    fn size(&self, id: VmId) -> Result<GuestSize> {
+        self.call(Verb::Size, Some(id), move |connection| {
+            let domain = connection.find(id)?;
+            let state = power_state(ffi::state(&domain)?);
+            if !state.is_active() {
+                return Err(Verb::Size.wrong_state(id, state).into());
+            }
+            let info = domain.info()?;
+            Ok(GuestSize { vcpus: info.nr_virt_cpu, max_memory: MiB(info.max_mem >> 10) })
+        })
     }
 
     fn watch(&self, changed: Changed) {

@@ -43,7 +43,7 @@ pub fn check(core: &Core, known: &Known) -> Result<Capabilities> {
 }
 
 /// Enough of the domain to ask what the hypervisor can do with it.
-fn outline(known: &Known) -> DomainSpec {
+pub(super) fn outline(known: &Known) -> DomainSpec {
     DomainSpec {
         id: VmId(uuid::Uuid::nil()),
         title: String::new(),

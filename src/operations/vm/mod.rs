@@ -1,16 +1,22 @@
-//! Virtual machines: created, started, stopped, deleted, looked at.
+//! Virtual machines: created, changed, started, stopped, deleted, looked at.
 
 mod check;
 mod create;
 mod delete;
+mod edit;
 mod power;
 mod query;
+mod reset;
+mod update;
 
 pub use check::{Known, check};
 pub use create::CreateVm;
 pub use delete::DeleteVm;
-pub use power::{PoweroffVm, ShutdownVm, StartVm};
+pub use edit::EditVm;
+pub use power::{PoweroffVm, RebootVm, ResumeVm, ShutdownVm, StartVm, SuspendVm};
 pub use query::{Listings, VmView, find, list};
+pub use reset::ResetVm;
+pub use update::{Changes, UpdateVm, check_update};
 
 use crate::error::{Error, Result};
 use crate::model::{PowerState, VmId};

@@ -1,10 +1,10 @@
-//! Power: start, shut down, pull the plug.
+//! Power: start, shut down, pull the plug, ask for a reboot, suspend and resume.
 
 use std::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hypervisor::Start;
-use crate::model::{Compensation, PowerState, TaskKind, VmId};
+use crate::model::{Compensation, DomainSpec, PowerState, TaskKind, VmId};
 use crate::operations::domain::Machine;
 use crate::operations::{Core, Operation, iso};
 use crate::store::vms;
@@ -25,20 +25,12 @@ impl Operation for StartVm {
     changes_its_vm!();
 
     fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
-        let machine = Machine::load(core, self.vm)?;
-        let name = format!("vm {}", machine.vm.name);
+        let name = noun(core, self.vm)?;
         let state = state_now(core, self.vm)?;
         if state.is_active() {
             return Err(wrong_state(name, state, "it is started already"));
         }
-        let spec = machine.spec(core)?;
-        iso::of_vm(core, &machine.vm)?;
-        for disk in &machine.disks {
-            if !machine.driver(core, disk)?.exists(&disk.volume)? {
-                let why = format!("volume {} of {name} is not on storlink {}", disk.volume, disk.storlink);
-                return Err(Error::refused("storage", why));
-            }
-        }
+        let spec = bootable(core, self.vm)?;
         // The rows may have changed since it ran last; defining again what is defined is no change.
         work.act(|| core.hypervisor.define(&spec))?;
         work.step(&Compensation::Destroy { vm: self.vm }, || core.hypervisor.start(self.vm, Start::Running))?;
@@ -46,6 +38,20 @@ impl Operation for StartVm {
         let now = core.clock.now();
         work.settle(&format!("{name} is started"), &[], |tx| vms::set_booted(tx, self.vm, now))
     }
+}
+
+/// What a start needs is there: every volume, and the disc in the drive.
+pub(super) fn bootable(core: &Core, vm: VmId) -> Result<DomainSpec> {
+    let machine = Machine::load(core, vm)?;
+    iso::of_vm(core, &machine.vm)?;
+    for disk in &machine.disks {
+        if !machine.driver(core, disk)?.exists(&disk.volume)? {
+            let name = &machine.vm.name;
+            let why = format!("volume {} of vm {name} is not on storlink {}", disk.volume, disk.storlink);
+            return Err(Error::refused("storage", why));
+        }
+    }
+    machine.spec(core)
 }
 
 /// Asks the guest to power off, and waits until it has.
@@ -134,5 +140,79 @@ impl Operation for PoweroffVm {
         work.act(|| core.hypervisor.destroy(self.vm))?;
         core.inventory.refresh()?;
         work.settle(&format!("{name} is powered off"), &[], |_| Ok(()))
+    }
+}
+
+/// Asks the guest to reboot. It is done when the guest was asked: what the guest makes of it, nobody can see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RebootVm {
+    pub vm: VmId,
+}
+
+impl Operation for RebootVm {
+    const KIND: TaskKind = TaskKind::VmReboot;
+    type Output = ();
+
+    changes_its_vm!();
+
+    fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
+        let name = noun(core, self.vm)?;
+        match state_now(core, self.vm)? {
+            PowerState::Running => {}
+            PowerState::Paused => return Err(wrong_state(name, PowerState::Paused, "resume it first")),
+            state => return Err(wrong_state(name, state, "it is not running")),
+        }
+        work.act(|| core.hypervisor.request_reboot(self.vm))?;
+        core.inventory.refresh()?;
+        work.settle(&format!("{name} is asked to reboot"), &[], |_| Ok(()))
+    }
+}
+
+/// Stops the vCPUs of a running VM where they are; its memory stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SuspendVm {
+    pub vm: VmId,
+}
+
+impl Operation for SuspendVm {
+    const KIND: TaskKind = TaskKind::VmSuspend;
+    type Output = ();
+
+    changes_its_vm!();
+
+    fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
+        let name = noun(core, self.vm)?;
+        match state_now(core, self.vm)? {
+            PowerState::Running => {}
+            PowerState::Paused => return Err(wrong_state(name, PowerState::Paused, "it is suspended already")),
+            state => return Err(wrong_state(name, state, "it is not running")),
+        }
+        work.act(|| core.hypervisor.pause(self.vm))?;
+        core.inventory.refresh()?;
+        work.settle(&format!("{name} is suspended"), &[], |_| Ok(()))
+    }
+}
+
+/// Lets a suspended VM go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResumeVm {
+    pub vm: VmId,
+}
+
+impl Operation for ResumeVm {
+    const KIND: TaskKind = TaskKind::VmResume;
+    type Output = ();
+
+    changes_its_vm!();
+
+    fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
+        let name = noun(core, self.vm)?;
+        let state = state_now(core, self.vm)?;
+        if state != PowerState::Paused {
+            return Err(wrong_state(name, state, "only a suspended vm can be resumed"));
+        }
+        work.act(|| core.hypervisor.unpause(self.vm))?;
+        core.inventory.refresh()?;
+        work.settle(&format!("{name} is resumed"), &[], |_| Ok(()))
     }
 }
