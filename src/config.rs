@@ -45,6 +45,8 @@ pub struct Config {
     pub libvirt: Libvirt,
     pub api: Api,
     pub limits: Limits,
+    /// `None`: plain HTTP.
+    pub tls: Option<Tls>,
     /// `text` or `json` lines on standard error.
     pub log_json: bool,
     /// A filter as `tracing` knows it: `info`, `pengx=debug`.
@@ -79,6 +81,17 @@ pub struct Limits {
     pub connections: usize,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
+    pub write_timeout: Duration,
+}
+
+/// Files in PEM form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The server's own first, then those that lead to its root.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// If given, a client must have a certificate that one of these signed.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Config {
@@ -121,6 +134,7 @@ impl Config {
             libvirt: Libvirt::read(top.section("libvirt", &mut bad), &mut bad),
             api: Api::read(top.section("api", &mut bad), &mut bad),
             limits: Limits::read(top.section("limits", &mut bad), &mut bad),
+            tls: Tls::read(top.section("tls", &mut bad), &mut bad),
             log_json: top.one_of("log_format", &["text", "json"], &mut bad) == "json",
             log_level: top.text("log_level", &mut bad).unwrap_or_else(|| "info".to_owned()),
             data_dir,
@@ -178,9 +192,30 @@ impl Limits {
             connections: section.count("connections", 1_000, bad),
             header_timeout: section.seconds("header_timeout", 15, bad),
             body_timeout: section.seconds("body_timeout", 30, bad),
+            write_timeout: section.seconds("write_timeout", 30, bad),
         };
         section.end(bad);
         read
+    }
+}
+
+impl Tls {
+    fn read(mut section: Section, bad: &mut Problems) -> Option<Self> {
+        let [certificate, key, client_ca] =
+            ["certificate", "key", "client_ca"].map(|name| section.text(name, bad).map(PathBuf::from));
+        section.end(bad);
+        match (certificate, key, client_ca) {
+            (None, None, None) => None,
+            (Some(certificate), Some(key), client_ca) => Some(Self { certificate, key, client_ca }),
+            (certificate, key, _) => {
+                for (name, file) in [("certificate", certificate), ("key", key)] {
+                    if file.is_none() {
+                        bad.add(format!("tls.{name}"), "is required with the others of [tls]");
+                    }
+                }
+                None
+            }
+        }
     }
 }
 

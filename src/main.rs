@@ -46,7 +46,8 @@ fn serve(given: &Given) -> ExitCode {
         Ok(runtime) => runtime,
         Err(why) => return refuse(&Error::internal("no async runtime").caused_by(why)),
     };
-    let ready = |address| say(&format!("pengx listening on http://{address}"));
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let ready = |address| say(&format!("pengx listening on {scheme}://{address}"));
     match runtime.block_on(pengx::serve::serve(config, ready)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => refuse(&why),

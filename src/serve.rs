@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
 use crate::dialects::pengx;
@@ -16,6 +16,7 @@ use crate::exec::SystemRunner;
 use crate::hypervisor::{self, DomainType, LibvirtOptions};
 use crate::model::{Clock, Ids, Pm, PmId, RandomIds, SystemClock};
 use crate::operations::{Core, Parts, Settings, pm};
+use crate::server::{Listener, Tls};
 use crate::store::Store;
 use crate::tasks::{NoFaults, TaskSettings};
 use crate::{host, server, storage};
@@ -31,17 +32,21 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub async fn serve(config: Config, ready: impl FnOnce(std::net::SocketAddr)) -> Result<()> {
     let core_config = config.clone();
     let start = tokio::task::spawn_blocking(move || start(&core_config)).await;
-    let (core, _lock) = start.map_err(|why| Error::internal("the start panicked").caused_by(why))??;
-    let listener = listen(&config).await?;
-    let address = listener.local_addr().map_err(|e| Error::internal("the listener has no address").caused_by(e))?;
-    let mut term = signal(SignalKind::terminate()).map_err(|e| Error::internal("SIGTERM").caused_by(e))?;
-    let mut int = signal(SignalKind::interrupt()).map_err(|e| Error::internal("SIGINT").caused_by(e))?;
+    let (core, tls, _lock) = start.map_err(|why| Error::internal("the start panicked").caused_by(why))??;
+    let socket = listen(&config).await?;
+    let address = socket.local_addr().map_err(|e| Error::internal("the listener has no address").caused_by(e))?;
+    let hear = |kind| signal(kind).map_err(|e| Error::internal("a signal cannot be caught").caused_by(e));
+    let (mut term, mut int) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
+    let reloads = tokio::spawn(reload_when_told(hear(SignalKind::hangup())?, tls.clone()));
     let alive = Arc::new(AtomicBool::new(true));
     let heart = keep_alive(core.clone(), alive.clone())?;
-    let routes = pengx::routes(core.clone(), dialect(&config));
+    let dialect = dialect(&config);
+    let refusal = pengx::refusal(&dialect);
+    let routes = pengx::routes(core.clone(), dialect);
     let limits = server::Limits {
         connections: config.limits.connections,
         header_timeout: config.limits.header_timeout,
+        write_timeout: config.limits.write_timeout,
         ..server::Limits::default()
     };
     ready(address);
@@ -52,7 +57,8 @@ pub async fn serve(config: Config, ready: impl FnOnce(std::net::SocketAddr)) -> 
         }
         tracing::info!("asked to stop");
     };
-    let stopped = server::serve(listener, routes, limits, shutdown).await;
+    let stopped = server::serve(Listener { socket, tls, limits }, routes, refusal, shutdown).await;
+    reloads.abort();
     tracing::info!(cut = stopped.cut, "no connection is left");
     alive.store(false, Ordering::SeqCst);
     heart.thread().unpark();
@@ -60,9 +66,26 @@ pub async fn serve(config: Config, ready: impl FnOnce(std::net::SocketAddr)) -> 
     ended.map_err(|why| Error::internal("the stop panicked").caused_by(why))
 }
 
-/// Everything below the edge. The lock on the data directory lives as long as its file is open.
-fn start(config: &Config) -> Result<(Core, File)> {
+/// SIGHUP: TLS from its files again, for connections from then on.
+async fn reload_when_told(mut hup: Signal, tls: Option<Tls>) {
+    while hup.recv().await.is_some() {
+        let Some(tls) = tls.clone() else {
+            tracing::info!("SIGHUP: there is no TLS whose files could be read again");
+            continue;
+        };
+        match tokio::task::spawn_blocking(move || tls.reload()).await {
+            Ok(Ok(())) => tracing::info!("SIGHUP: new connections use the files of [tls] as they are now"),
+            Ok(Err(why)) => tracing::error!(error = why.story(), "SIGHUP: the files of [tls] as they were stay in use"),
+            Err(why) => tracing::error!(error = %why, "SIGHUP: reading the files of [tls] panicked"),
+        }
+    }
+}
+
+/// Everything below the edge, and its TLS. The lock on the data directory lives as long as its file is open.
+fn start(config: &Config) -> Result<(Core, Option<Tls>, File)> {
+    server::raise_descriptors(config.limits.connections);
     let mut bad = Problems::new();
+    let tls = bad.absorb(config.tls.as_ref().map(Tls::load).transpose())?.flatten();
     let lock = bad.absorb(claim(&config.data_dir))?;
     let store = bad.absorb(Store::open(&config.database_url))?;
     bad.absorb(store.as_ref().map_or(Ok(()), Store::claim))?;
@@ -106,7 +129,7 @@ fn start(config: &Config) -> Result<(Core, File)> {
     if migrated {
         pm::register(&core)?;
     }
-    Ok((core, lock))
+    Ok((core, tls, lock))
 }
 
 /// Whether the database is ready. `false`: it does not answer.

@@ -2,13 +2,14 @@
 
 mod django;
 mod raw;
+mod refused;
 
 use std::time::Duration;
 
 use pengx::dialects::pengx::fields::Field;
 use pengx::dialects::pengx::resources::{Endpoint, Handler, Resource, Verb};
 use pengx::dialects::pengx::schema::answers;
-use pengx::dialects::pengx::{Call, Failure, Reply, Settings, routes, routes_over};
+use pengx::dialects::pengx::{Call, Failure, Reply, Settings, refusal, routes, routes_over};
 use pengx::error::Error;
 use pengx::model::TaskId;
 
@@ -16,7 +17,6 @@ use pengx::server::{Limits, Stopped};
 use raw::{PATIENCE, Server};
 
 use crate::harness::app::App;
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 const ID: &str = "bed05d84-7c44-4720-9588-57cbd8ecef8c";
@@ -86,7 +86,8 @@ async fn start() -> Server {
 }
 
 async fn start_with(settings: Settings, limits: Limits) -> Server {
-    Server::over(routes_over(TABLE, App::new().core, settings), limits).await
+    let refusal = refusal(&settings);
+    Server::over(routes_over(TABLE, App::new().core, settings), refusal, limits).await
 }
 
 #[tokio::test]
@@ -355,36 +356,6 @@ async fn silent_and_half_sent_requests_lose_their_connection() {
 }
 
 #[tokio::test]
-async fn oversized_headers_are_refused() {
-    let server = start().await;
-    let mut client = server.connect().await;
-    // The server may close before it has read all of it.
-    let request = format!("GET /vms/{ID}/ HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(300_000));
-    client.stream.write_all(request.as_bytes()).await.ok();
-    let text = client.end().await;
-    assert!(text.is_empty() || text.starts_with("HTTP/1.1 431"), "{text}");
-    assert_eq!(server.ask(&format!("GET /vms/{ID}/")).await.status, 200);
-}
-
-#[tokio::test]
-async fn connections_beyond_the_limit_wait_their_turn() {
-    let limits = Limits { connections: 1, ..Limits::default() };
-    let server = start_with(Settings::default(), limits).await;
-    let mut first = server.connect().await;
-    assert_eq!(first.ask(&format!("GET /vms/{ID}/")).await.status, 200);
-    let mut second = server.connect().await;
-    second.send(&format!("GET /vms/{ID}/ HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
-    // Round trips on the first, in which the server had every chance to serve the second.
-    for _ in 0..20 {
-        assert_eq!(first.ask(&format!("GET /vms/{ID}/")).await.status, 200);
-    }
-    let nothing = second.stream.try_read(&mut [0]).unwrap_err();
-    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
-    drop(first);
-    assert_eq!(second.answer(false).await.status, 200);
-}
-
-#[tokio::test]
 async fn a_stop_lets_requests_in_flight_end_and_then_cuts() {
     let limits = Limits { drain: PATIENCE, ..Limits::default() };
     let mut server = start_with(Settings::default(), limits).await;
@@ -448,7 +419,9 @@ async fn web_pages_of_other_sites_are_refused() {
 
 #[tokio::test]
 async fn rows_of_later_releases_say_so() {
-    let server = Server::over(routes(App::new().core, Settings::default()), Limits::default()).await;
+    let settings = Settings::default();
+    let refusal = refusal(&settings);
+    let server = Server::over(routes(App::new().core, settings), refusal, Limits::default()).await;
     server
         .ask(&format!("POST /vms/{ID}/copy/"))
         .await

@@ -5,11 +5,22 @@
 pub mod pengx;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use warp::http::HeaderValue;
 
 /// What a listener serves: it answers every request and never rejects.
 pub type Routes = warp::filters::BoxedFilter<(warp::reply::Response,)>;
+
+/// The document with this sentence, for what a listener refuses before it gets to the routes.
+pub type Refusal = Arc<dyn Fn(&str) -> Document + Send + Sync>;
+
+/// A body with its media type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    pub content_type: HeaderValue,
+    pub text: String,
+}
 
 /// Names one request, in the answer's `X-Request-Id` and in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

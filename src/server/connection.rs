@@ -27,7 +27,7 @@ impl RequestIds {
         Self { run: RandomIds.uuid().as_fields().0, next: AtomicU64::new(0) }
     }
 
-    fn make(&self) -> Option<RequestId> {
+    pub(super) fn make(&self) -> Option<RequestId> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         RequestId::new(HeaderValue::from_str(&format!("{:08x}-{number:x}", self.run)).ok()?)
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use pengx::dialects::Routes;
-use pengx::server::{Limits, Stopped, serve};
+use pengx::dialects::{Refusal, Routes};
+use pengx::server::{Limits, Listener, Stopped, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -19,11 +19,12 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) async fn over(routes: Routes, limits: Limits) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+    pub(super) async fn over(routes: Routes, refusal: Refusal, limits: Limits) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap().to_string();
         let (stop, stopped) = oneshot::channel();
-        let running = tokio::spawn(serve(listener, routes, limits, stopped));
+        let listener = Listener { socket, tls: None, limits };
+        let running = tokio::spawn(serve(listener, routes, refusal, stopped));
         Self { address, stop: Some(stop), running }
     }
 

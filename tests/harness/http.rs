@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 
-use pengx::dialects::pengx::{Settings, routes};
+use pengx::dialects::pengx::{Settings, refusal, routes};
 use pengx::operations::Core;
-use pengx::server::Limits;
+use pengx::server::{Limits, Listener, Tls};
 
 use super::app::PATIENCE;
 
@@ -28,16 +28,22 @@ pub struct Answer {
 
 impl Served {
     pub fn new(core: &Core) -> Self {
+        Self::with(core, Settings::default(), Limits::default(), None)
+    }
+
+    pub fn with(core: &Core, settings: Settings, limits: Limits, tls: Option<Tls>) -> Self {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (told, address) = std::sync::mpsc::channel();
         let core = core.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-                told.send(listener.local_addr().unwrap()).unwrap();
+                let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                told.send(socket.local_addr().unwrap()).unwrap();
                 let stop = async { drop(stopped.await) };
-                pengx::server::serve(listener, routes(core, Settings::default()), Limits::default(), stop).await;
+                let listener = Listener { socket, tls, limits };
+                let refusal = refusal(&settings);
+                pengx::server::serve(listener, routes(core, settings), refusal, stop).await;
             });
         });
         Self { address: address.recv().unwrap(), stop: Some(stop), thread: Some(thread) }

@@ -64,10 +64,13 @@ impl Place {
             // The test may have given up.
             drop(told.send(line));
         });
-        let mut program = Program { child, address: ([127, 0, 0, 1], 0).into(), log: self.dir.path().join("log") };
+        let (address, log) = (([127, 0, 0, 1], 0).into(), self.dir.path().join("log"));
+        let mut program = Program { child, scheme: String::new(), address, log };
         let line = line.recv_timeout(super::app::PATIENCE).unwrap();
-        let address = line.trim().strip_prefix("pengx listening on http://").map(str::parse);
-        program.address = address.unwrap_or_else(|| panic!("it said {line:?}")).unwrap();
+        let said = line.trim().strip_prefix("pengx listening on ").and_then(|url| url.split_once("://"));
+        let (scheme, address) = said.unwrap_or_else(|| panic!("it said {line:?}"));
+        program.address = address.parse().unwrap();
+        program.scheme = scheme.to_owned();
         program
     }
 
@@ -128,6 +131,8 @@ impl Place {
 /// A server; killed when it is dropped.
 pub struct Program {
     child: Child,
+    /// What it said: `http` or `https`.
+    pub scheme: String,
     pub address: SocketAddr,
     log: PathBuf,
 }
@@ -158,7 +163,23 @@ impl Program {
     }
 
     pub fn terminate(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// In KiB.
+    pub fn rss(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
     }
 
     pub fn wait(mut self) -> ExitStatus {

@@ -33,6 +33,6 @@ pub mod xml;
 pub use call::Call;
 pub use failure::Failure;
 pub use front::{routes, routes_over};
-pub use reply::Reply;
+pub use reply::{Reply, refusal};
 pub use resources::listing;
 pub use settings::{Prefix, Settings, Shape};

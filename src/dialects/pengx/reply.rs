@@ -1,11 +1,14 @@
 //! What a handler answers when all went well, and how any document becomes a response.
 
+use std::sync::Arc;
+
 use askama::Template;
 use warp::http::header::{CONTENT_TYPE, LOCATION};
 use warp::http::{HeaderName, HeaderValue, StatusCode};
 use warp::reply::Response;
 
 use super::{Failure, Settings};
+use crate::dialects::{Document, Refusal};
 use crate::error::Error;
 use crate::model::TaskId;
 
@@ -106,6 +109,12 @@ pub(super) fn render(view: &impl Template) -> Result<String, Error> {
 pub(super) fn root(result: &str, message: &str) -> String {
     // Writing into a String cannot fail, so an empty document is never sent.
     render(&Root { result, message }).unwrap_or_default()
+}
+
+/// What the server says where no request of a client's was read.
+pub fn refusal(settings: &Settings) -> Refusal {
+    let (content_type, failure) = (settings.content_type.clone(), settings.failure.clone());
+    Arc::new(move |why| Document { content_type: content_type.clone(), text: root(&failure, why) })
 }
 
 pub(super) fn document(settings: &Settings, status: StatusCode, xml: String) -> Response {
