@@ -12,6 +12,9 @@ use crate::model::{NicLink, PmId};
 /// Where the file is when nobody says.
 const DEFAULT_FILE: &str = "/etc/pengx/pengx.toml";
 
+/// No time that is set is longer, in seconds: a moment so far away that it cannot be computed ends the program.
+const YEAR: u64 = 366 * 24 * 3600;
+
 /// What the command line and the environment said; both come through the same parser.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
@@ -350,7 +353,13 @@ impl Section {
 
     fn seconds(&mut self, key: &str, default: u64, bad: &mut Problems) -> Duration {
         let seconds = self.count(key, usize::try_from(default).unwrap_or(usize::MAX), bad);
-        Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))
+        match u64::try_from(seconds) {
+            Ok(seconds) if seconds <= YEAR => Duration::from_secs(seconds),
+            _ => {
+                bad.add(self.name(key), format!("must be at most {YEAR} seconds, which is a year"));
+                Duration::from_secs(default)
+            }
+        }
     }
 
     /// What nobody took is no setting of ours.
@@ -391,12 +400,13 @@ mod tests {
 
     #[test]
     fn every_bad_setting_is_named_at_once() {
-        let text = "listen = 'nowhere'\nlock_timeout = 0\nmax_vcpus = 256\ntypo = 1\npm_uuid = 'x'\n[api]\ntime_zone = 'Mars'\nprefixes = ['x/']\n[bridges]\nxenbr0 = '../x'";
+        let text = "listen = 'nowhere'\nlock_timeout = 0\nmax_vcpus = 256\nshutdown_timeout = 9223372036854775807\ntypo = 1\npm_uuid = 'x'\n[api]\ntime_zone = 'Mars'\nprefixes = ['x/']\n[bridges]\nxenbr0 = '../x'";
         let said = load(text, &Given::default()).unwrap_err().to_string();
         for name in [
             "listen",
             "lock_timeout",
             "max_vcpus: must be from 1 to 255",
+            "shutdown_timeout: must be at most",
             "typo: is no setting",
             "pm_uuid",
             "api.time_zone",

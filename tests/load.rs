@@ -91,10 +91,15 @@ impl Client {
     }
 
     async fn answer(&mut self) -> (u16, String) {
+        self.try_answer().await.expect("closed before an answer")
+    }
+
+    /// `None`: the connection ended before an answer began.
+    async fn try_answer(&mut self) -> Option<(u16, String)> {
         tokio::time::timeout(PATIENCE * 2, self.read()).await.expect("no answer")
     }
 
-    async fn read(&mut self) -> (u16, String) {
+    async fn read(&mut self) -> Option<(u16, String)> {
         loop {
             if let Some(at) = self.rest.windows(4).position(|w| w == b"\r\n\r\n") {
                 let head = String::from_utf8(self.rest[..at].to_vec()).unwrap();
@@ -105,9 +110,12 @@ impl Client {
                 }
                 let body = String::from_utf8(self.rest[at + 4..end].to_vec()).unwrap();
                 self.rest.drain(..end);
-                return (head.split(' ').nth(1).unwrap().parse().unwrap(), body);
+                return Some((head.split(' ').nth(1).unwrap().parse().unwrap(), body));
             }
-            assert!(self.stream.read_buf(&mut self.rest).await.unwrap() > 0, "closed before an answer");
+            if self.stream.read_buf(&mut self.rest).await.unwrap_or(0) == 0 {
+                assert!(self.rest.is_empty(), "closed within a head");
+                return None;
+            }
         }
     }
 
@@ -140,18 +148,25 @@ fn assert_well_formed(xml: &str) {
     assert_eq!((depth, roots), (0, 1), "{xml}");
 }
 
-/// Asks again and again until `others` are done; how often it was served.
-async fn served_meanwhile<T>(address: SocketAddr, uri: &str, others: impl Future<Output = T>) -> (T, usize) {
+/// Asks again and again until `others` are done.
+async fn served_meanwhile<T>(address: SocketAddr, uri: &str, others: impl Future<Output = T>) -> T {
     let mut reader = Client::connect(address).await;
-    let mut count = 0;
+    let mut served = 0;
     let mut others = std::pin::pin!(others);
     loop {
-        let (status, body) = reader.get(uri).await;
-        assert_eq!(status, 200, "{body}");
-        count += 1;
+        let sent = reader.stream.write_all(request(uri).as_bytes()).await;
+        match reader.try_answer().await {
+            Some((status, body)) => {
+                assert_eq!(status, 200, "{body}");
+                served += 1;
+            }
+            // This test, too, may be too slow for a short deadline; like any client it then connects again.
+            None => reader = Client::connect(address).await,
+        }
+        drop(sent);
         // So that others have the machine, too.
-        if let Ok(done) = tokio::time::timeout(Duration::from_millis(20), others.as_mut()).await {
-            return (done, count);
+        if let (Ok(done), true) = (tokio::time::timeout(Duration::from_millis(20), others.as_mut()).await, served > 0) {
+            return done;
         }
     }
 }

@@ -320,11 +320,12 @@ fn a_handshake_that_does_not_end_is_cut_and_blocks_nobody() {
             stream
         })
         .collect();
-    assert!(served(server.address, &authority.client(None)));
+    // Its own handshake may be too slow on a machine that is busy.
+    wait_until("others are served", || Ok(served(server.address, &authority.client(None))));
     for stream in &mut stuck {
         rest(stream);
     }
-    assert!(served(server.address, &authority.client(None)));
+    wait_until("others are served", || Ok(served(server.address, &authority.client(None))));
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub struct Listener {
 pub struct Limits {
     /// At a time; a further one is refused at once.
     pub connections: usize,
-    /// From the first byte of TLS, or from the connection's start, to the last one of the handshake.
+    /// Of TLS: from the connection's start to the end of the handshake.
     pub handshake_timeout: Duration,
     /// From the end of one request, or from the connection's start, to the end of the next one's headers.
     pub header_timeout: Duration,
@@ -105,7 +105,7 @@ pub async fn serve(listener: Listener, routes: Routes, refusal: Refusal, shutdow
         Refuser { refusal, ids: Arc::clone(&ids), header_bytes: limits.header_bytes, connections: limits.connections };
     let routes = TowerToHyperService::new(warp::service(routes));
     let edge = Arc::new(Edge { http, routes, ids, refuser: Arc::new(refuser), tls, limits });
-    let slots = Arc::new(Semaphore::new(limits.connections));
+    let slots = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     let (stop, _) = watch::channel(());
     let (mut connections, mut refusals) = (JoinSet::new(), JoinSet::new());
     let mut complained: Option<Instant> = None;

@@ -142,3 +142,22 @@ async fn connections_above_the_limit_are_refused_at_once() {
     };
     tokio::time::timeout(PATIENCE, served).await.expect("the place that became free is not given away");
 }
+
+#[tokio::test]
+async fn a_flood_above_the_limit_is_refused_in_words_only_so_far() {
+    let server = start_with(Settings::default(), Limits { connections: 1, ..Limits::default() }).await;
+    let mut first = server.connect().await;
+    assert_eq!(first.ask(&format!("GET /vms/{ID}/")).await.status, 200);
+    let mut flood = Vec::new();
+    for _ in 0..200 {
+        flood.push(server.connect().await);
+    }
+    let mut told = 0;
+    for client in &mut flood {
+        let text = client.end().await;
+        assert!(text.is_empty() || text.contains("503 Service Unavailable") && text.ends_with("</root>\n"), "{text}");
+        told += usize::from(!text.is_empty());
+    }
+    assert!(told >= 64, "{told}");
+    assert_eq!(first.ask(&format!("GET /vms/{ID}/")).await.status, 200);
+}

@@ -16,7 +16,7 @@ async fn round(program: &Program, vms: &[VmId]) -> usize {
     let address = program.address;
     let one = |n: usize| {
         let vm = |k: usize| format!("/vms/{}/", vms[k % vms.len()]);
-        let uris = [if n % 2 == 0 { "/vms/".to_owned() } else { vm(n) }, vm(n + 1)];
+        let uris = [if n.is_multiple_of(2) { "/vms/".to_owned() } else { vm(n) }, vm(n + 1)];
         async move {
             let mut client = Client::connect(address).await;
             let mut refused = 0;

@@ -51,3 +51,15 @@ async fn ten_thousand_idle_connections_are_held_and_one_more_is_refused() {
     let served = async { while Client::connect(address).await.get("/vms/").await.0 != 200 {} };
     tokio::time::timeout(PATIENCE, served).await.expect("no place becomes free");
 }
+
+#[test]
+fn the_limit_of_file_descriptors_is_raised_and_warned_of_when_it_is_too_low() {
+    let place = Place::new("fake:///", "limits = { connections = 100000000 }");
+    let program = place.serve();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let [soft, hard] = [3, 4].map(|at| line.split_whitespace().nth(at).unwrap());
+    assert_eq!(soft, hard);
+    assert!(program.log().contains("file descriptors are fewer than limits.connections needs"), "{}", program.log());
+    assert_eq!(program.get("/storlinks/").status, 200);
+}
