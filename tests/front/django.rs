@@ -2,7 +2,7 @@
 //! answers. Where the two differ the case says why; clients that worked there work here.
 
 use pengx::dialects::pengx::resources::{Endpoint, Resource, Verb};
-use pengx::dialects::pengx::{Call, Failure, Reply, Settings, routes_over};
+use pengx::dialects::pengx::{Call, Failure, Reply, Settings, refusal, routes_over};
 use pengx::server::Limits;
 use tokio::io::AsyncWriteExt;
 
@@ -38,7 +38,12 @@ async fn echo(mut call: Call) -> Result<Reply, Failure> {
 const VM: &str = "00000000-0000-4000-9000-000000000000";
 
 async fn server() -> Server {
-    Server::over(routes_over(TABLE, App::new().core, Settings::default()), Limits::default()).await
+    Server::over(
+        routes_over(TABLE, App::new().core, Settings::default()),
+        refusal(&Settings::default()),
+        Limits::default(),
+    )
+    .await
 }
 
 /// One request with these bytes as its body.
