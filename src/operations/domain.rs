@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Disk, DiskSpec, DomainSpec, Mac, NicSpec, Storlink, StorlinkId, Vm, VmId};
 use crate::storage::VolumeDriver;
 use crate::store::{disks, nics};
@@ -63,7 +63,7 @@ impl Machine {
             spec.disks.push(DiskSpec {
                 id: disk.id,
                 order: disk.order,
-                source: driver.source(&disk.volume)?,
+                source: driver.source(&disk.volume).map_err(|error| self.lost(disk, error))?,
                 format: disk.format,
                 cache: driver.cache_mode()?,
             });
@@ -74,5 +74,14 @@ impl Machine {
             spec.nics.push(NicSpec { mac: plug.mac, link });
         }
         Ok(spec)
+    }
+
+    /// The client named the VM, not the volume: that a volume is missing is the storage's failure, and no 404.
+    fn lost(&self, disk: &Disk, error: Error) -> Error {
+        if !matches!(error.kind(), ErrorKind::NotFound { .. }) {
+            return error;
+        }
+        let why = format!("volume {} of vm {} is not on storlink {}", disk.volume, self.vm.name, disk.storlink);
+        Error::refused("storage", why).caused_by(error)
     }
 }

@@ -172,6 +172,20 @@ fn an_image_that_is_gone_is_refused_and_nothing_is_left() {
 }
 
 #[test]
+fn a_vm_whose_volume_is_gone_does_not_start_and_says_which_it_is() {
+    let (api, stock) = Api::stocked();
+    let id = api.vm(&stock, "web1");
+    let disk = api.app.store().read(|c| pengx::store::disks::of_vm(c, id.parse().unwrap())).unwrap().remove(0);
+    std::fs::remove_file(api.app.site.store_dir().join(disk.volume.as_str())).unwrap();
+    let before = World::of(&api.app);
+    let message = format!("storage refused: volume {} of vm web1 is not on storlink 1", disk.volume);
+    api.post(&format!("/vms/{id}/start/"), "").refused(400, &message);
+    api.app.assert_at_rest();
+    assert_eq!(World::of(&api.app), before);
+    api.http.delete(&format!("/vms/{id}/")).empty_204();
+}
+
+#[test]
 fn a_vm_that_is_not_there_is_404_for_every_row() {
     let (api, stock) = Api::stocked();
     api.vm(&stock, "web1");
