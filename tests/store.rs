@@ -3,6 +3,7 @@
 mod laws;
 mod migrations;
 mod outage;
+mod owners;
 mod tables;
 
 use chrono::NaiveDateTime;
@@ -44,11 +45,16 @@ impl Database {
 
     /// Behind the store's back.
     fn execute(&self, sql: &str) {
+        self.try_execute(sql).unwrap();
+    }
+
+    /// Behind the store's back, where the database itself may refuse.
+    fn try_execute(&self, sql: &str) -> diesel::QueryResult<()> {
         if self.is_sqlite() {
             let mut c = SqliteConnection::establish(&self.url).unwrap();
-            c.batch_execute(&format!("PRAGMA busy_timeout = 5000; {sql}")).unwrap();
+            c.batch_execute(&format!("PRAGMA busy_timeout = 5000; {sql}"))
         } else {
-            PgConnection::establish(&self.url).unwrap().batch_execute(sql).unwrap();
+            PgConnection::establish(&self.url).unwrap().batch_execute(sql)
         }
     }
 

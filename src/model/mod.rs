@@ -1,6 +1,7 @@
 //! The ground: ids, units, records and states. Does no I/O and knows no other floor but [`crate::error`].
 
 mod account;
+mod backup;
 mod clock;
 mod compensation;
 mod disk;
@@ -9,6 +10,7 @@ mod ids;
 mod iso;
 mod nic;
 mod pm;
+mod snapshot;
 mod storlink;
 mod task;
 mod template;
@@ -18,6 +20,7 @@ mod vm;
 mod volume;
 
 pub use account::{Right, Role};
+pub use backup::Backup;
 pub use clock::{Clock, SystemClock};
 pub use compensation::Compensation;
 pub use disk::{Disk, DiskOwner};
@@ -26,6 +29,7 @@ pub use ids::{BackupId, DiskId, Ids, NicId, PmId, RandomIds, SnapshotId, Storlin
 pub use iso::{Iso, IsoFile, IsoName};
 pub use nic::{Mac, Nic};
 pub use pm::Pm;
+pub use snapshot::{Snapshot, SnapshotKind};
 pub use storlink::{Storlink, StorlinkLevel, StorlinkType, Usage};
 pub use task::{Access, Lane, Lock, Resource, Task, TaskKind, TaskState};
 pub use template::{Os, OsArch, Template};

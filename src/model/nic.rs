@@ -36,10 +36,11 @@ pub struct Nic {
     pub id: NicId,
     pub uuid: uuid::Uuid,
     pub vm: VmId,
-    /// `eth0`, `eth1`, in the order of the NICs.
+    /// `eth0`, `eth1`: the first that was free in its VM.
     pub name: String,
     pub mac: Mac,
     /// The bridge by the client's name for it; `[bridges]` in the configuration maps it.
     pub switch: String,
+    /// What the client says it has; nobody sets it in the guest.
     pub ip: Option<String>,
 }

@@ -1,13 +1,13 @@
-//! Disks of VMs and of templates.
+//! Disks of VMs, templates, snapshots and backups; each has one owner.
 
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
 use super::Conn;
-use super::rows::{from_mib, mib, number, parse};
+use super::rows::{from_mib, hit, mib, number, parse};
 use super::schema::disks;
 use crate::error::{Error, Result};
-use crate::model::{Disk, DiskId, DiskOwner, StorlinkId, TemplateId, VmId, VolumeName};
+use crate::model::{BackupId, Disk, DiskId, DiskOwner, SnapshotId, StorlinkId, TemplateId, VmId, VolumeName};
 
 #[derive(Queryable, Insertable)]
 #[diesel(table_name = disks, treat_none_as_default_value = false)]
@@ -90,11 +90,30 @@ pub fn of_template(c: &mut Conn, id: TemplateId) -> Result<Vec<Disk>> {
     rows.into_iter().map(DiskRow::model).collect()
 }
 
+/// By order.
+pub fn of_snapshot(c: &mut Conn, id: SnapshotId) -> Result<Vec<Disk>> {
+    let of_it = disks::table.filter(disks::snapshot.eq(id.to_string()));
+    let rows = of_it.order(disks::position).load::<DiskRow>(&mut c.0)?;
+    rows.into_iter().map(DiskRow::model).collect()
+}
+
+/// By order.
+pub fn of_backup(c: &mut Conn, id: BackupId) -> Result<Vec<Disk>> {
+    let of_it = disks::table.filter(disks::backup.eq(id.to_string()));
+    let rows = of_it.order(disks::position).load::<DiskRow>(&mut c.0)?;
+    rows.into_iter().map(DiskRow::model).collect()
+}
+
 /// # Errors
 /// `Exists` if the id, the owner's order or the volume is taken; `InUse` if owner or storlink is not there.
 pub fn insert(c: &mut Conn, disk: &Disk) -> Result<()> {
     diesel::insert_into(disks::table).values(&DiskRow::of(disk)?).execute(&mut c.0)?;
     Ok(())
+}
+
+pub fn remove(c: &mut Conn, id: DiskId) -> Result<()> {
+    let rows = diesel::delete(disks::table.find(id.to_string())).execute(&mut c.0)?;
+    hit(rows, "disk", id)
 }
 
 /// Of a VM without disks, nothing.

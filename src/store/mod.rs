@@ -12,6 +12,7 @@
 //!   [`Store::write_tx`] then fails rather than lose it silently.
 //! - No effect outside the database inside a transaction, and no transaction inside another.
 
+pub mod backups;
 mod conn;
 pub mod disks;
 mod failure;
@@ -24,6 +25,7 @@ mod pool;
 mod rows;
 #[rustfmt::skip]
 mod schema;
+pub mod snapshots;
 pub mod storlinks;
 pub mod tasks;
 pub mod templates;

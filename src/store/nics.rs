@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 
 use super::Conn;
-use super::rows::{parse, uuid};
+use super::rows::{hit, parse, uuid};
 use super::schema::nics;
 use crate::error::Result;
 use crate::model::{Mac, Nic, NicId, VmId};
@@ -76,6 +76,16 @@ pub fn insert(c: &mut Conn, new: &NewNic) -> Result<NicId> {
 pub fn mac_taken(c: &mut Conn, mac: Mac) -> Result<bool> {
     let with_it = nics::table.filter(nics::mac.eq(mac.to_string()));
     Ok(diesel::select(diesel::dsl::exists(with_it)).get_result(&mut c.0)?)
+}
+
+pub fn set_ip(c: &mut Conn, id: NicId, ip: &str) -> Result<()> {
+    let rows = diesel::update(nics::table.find(id.0)).set(nics::ip.eq(ip)).execute(&mut c.0)?;
+    hit(rows, "interface", id)
+}
+
+pub fn remove(c: &mut Conn, id: NicId) -> Result<()> {
+    let rows = diesel::delete(nics::table.find(id.0)).execute(&mut c.0)?;
+    hit(rows, "interface", id)
 }
 
 /// Of a VM without NICs, nothing.
