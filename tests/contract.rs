@@ -3,6 +3,7 @@
 mod bodies;
 mod change;
 mod create;
+mod devices;
 mod golden;
 mod isos;
 mod later;

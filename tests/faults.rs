@@ -1,5 +1,7 @@
 //! Every operation, failing and dying at every single point: afterwards the world is as it was, or the task is finished.
 
+mod devices;
+
 use pengx::error::{ErrorKind, Result};
 use pengx::hypervisor::{Answer, Verb};
 use pengx::model::*;
@@ -23,7 +25,8 @@ struct Scenario {
 }
 
 fn scenarios() -> Vec<Scenario> {
-    vec![
+    let mut all = devices::scenarios();
+    all.extend([
         Scenario {
             name: "storlink.create",
             prepare: |_| None,
@@ -172,7 +175,8 @@ fn scenarios() -> Vec<Scenario> {
                 gone && state(app, vm).is_none() && World::of(app).files.is_empty()
             },
         },
-    ]
+    ]);
+    all
 }
 
 fn made(app: &App) -> VmId {

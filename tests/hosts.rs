@@ -1,7 +1,9 @@
 //! Two hosts of one site, one after the other on the same rows: neither commands what is the other's.
 
 use pengx::error::{ErrorKind, Result};
-use pengx::model::PowerState;
+use pengx::model::{MiB, PowerState};
+use pengx::operations::disk::{self, CreateDisk, DeleteDisk};
+use pengx::operations::nic::{self, CreateNic, DeleteNic, UpdateNic};
 use pengx::operations::vm::{DeleteVm, PoweroffVm, ShutdownVm, StartVm, find, list};
 
 use crate::harness::app::App;
@@ -21,6 +23,7 @@ fn a_vm_of_another_host_is_shown_and_never_touched() {
     let vm = app.run(app.vm_of(storlink, None, "web1")).unwrap();
     app.run(StartVm { vm }).unwrap();
     let here = app.site.pm().id;
+    let (disks, nics) = (disk::of_vm(&app.core, vm).unwrap(), nic::list(&app.core, vm).unwrap());
 
     app.site.host += 1;
     let app = app.restart();
@@ -33,6 +36,15 @@ fn a_vm_of_another_host_is_shown_and_never_touched() {
     assert_eq!(refusal(app.run(ShutdownVm { vm })), there);
     assert_eq!(refusal(app.run(PoweroffVm { vm })), there);
     assert_eq!(refusal(app.run(DeleteVm { vm })), there);
+    let (disk, nic) = (disks[1].disk.id, nics[0].id);
+    assert_eq!(disk::of_vm(&app.core, vm).unwrap(), disks);
+    assert_eq!(nic::list(&app.core, vm).unwrap(), nics);
+    let new_disk = CreateDisk { vm, storlink, size: MiB(1), format: None, desc: String::new() };
+    assert_eq!(refusal(app.run(new_disk)), there);
+    assert_eq!(refusal(app.run(DeleteDisk { vm, disk })), there);
+    assert_eq!(refusal(app.run(CreateNic { vm, network: "0".to_owned(), ip: None })), there);
+    assert_eq!(refusal(app.run(DeleteNic { vm, nic })), there);
+    assert_eq!(refusal(app.run(UpdateNic { vm, nic, ip: "10.0.0.1".parse().unwrap() })), there);
     let create = refusal(app.run(app.vm_of(storlink, None, "web2")));
     assert!(create.starts_with(&format!("storlink store1 is on pm {here} and not shared")), "{create}");
     app.assert_at_rest();

@@ -60,13 +60,7 @@ impl Machine {
         };
         for disk in &self.disks {
             let driver = self.driver(core, disk)?;
-            spec.disks.push(DiskSpec {
-                id: disk.id,
-                order: disk.order,
-                source: driver.source(&disk.volume).map_err(|error| self.lost(disk, error))?,
-                format: disk.format,
-                cache: driver.cache_mode()?,
-            });
+            spec.disks.push(disk_spec(driver.as_ref(), disk).map_err(|error| self.lost(disk, error))?);
         }
         let can = core.hypervisor.capabilities(&spec);
         for plug in &self.plugs {
@@ -84,4 +78,15 @@ impl Machine {
         let why = format!("volume {} of vm {} is not on storlink {}", disk.volume, self.vm.name, disk.storlink);
         Error::refused("storage", why).caused_by(error)
     }
+}
+
+/// What the hypervisor is told about a disk. Its volume must be there.
+pub fn disk_spec(driver: &dyn VolumeDriver, disk: &Disk) -> Result<DiskSpec> {
+    Ok(DiskSpec {
+        id: disk.id,
+        order: disk.order,
+        source: driver.source(&disk.volume)?,
+        format: disk.format,
+        cache: driver.cache_mode()?,
+    })
 }

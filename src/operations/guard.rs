@@ -1,6 +1,6 @@
 //! Finding what an operation names, or saying why it cannot be had: it is not there, or it is another host's.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Pm, Storlink, StorlinkId, Template, TemplateId, Vm, VmId};
 use crate::store::{Conn, storlinks, templates, vms};
 
@@ -33,4 +33,9 @@ pub(super) fn storlink(c: &mut Conn, pm: &Pm, id: StorlinkId) -> Result<Storlink
 
 pub(super) fn reaches(pm: &Pm, storlink: &Storlink) -> bool {
     storlink.pm == pm.id || storlink.shared
+}
+
+/// What the hypervisor's capabilities rule out, told before anything is touched: `give vm web1 more than 64 disks`.
+pub(super) fn unsupported(what: String) -> Error {
+    Error::new(ErrorKind::Unsupported { what, by: "this hypervisor".to_owned() })
 }

@@ -3,10 +3,12 @@
 
 pub mod bridge;
 mod compensate;
+pub mod disk;
 pub mod domain;
 mod guard;
 pub mod inventory;
 pub mod iso;
+pub mod nic;
 pub mod pm;
 pub mod storlink;
 pub mod task;

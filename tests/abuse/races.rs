@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use pengx::hypervisor::Verb;
 use pengx::model::*;
-use pengx::store::{disks, tasks as rows, vms};
+use pengx::store::{disks, nics, tasks as rows, vms};
 
 use super::Scene;
 use crate::harness::app::{PATIENCE, wait_until};
@@ -229,4 +229,59 @@ fn a_task_that_waits_for_a_lock_names_itself_and_is_cancelled_at_once() {
     assert_eq!(over.element("state"), "success");
     wait_until("it runs", || Ok(scene.http.get(&format!("/vms/{vm}/")).element("status") == "RUNNING"));
     scene.app.assert_at_rest();
+}
+
+#[test]
+fn ten_disks_and_ten_interfaces_at_once_each_have_a_place_of_their_own() {
+    let scene = Scene::new();
+    let vm = scene.vm("web1");
+    assert_eq!(scene.http.post(&format!("/vms/{vm}/start/"), "").status, 200);
+    let answers = at_once(20, |n| {
+        if n % 2 == 0 {
+            let body = format!("<disk><size>1</size><storlink>{}</storlink></disk>", scene.storlink);
+            scene.http.post(&format!("/vms/{vm}/disks/"), &body)
+        } else {
+            scene.http.post(&format!("/vms/{vm}/interfaces/"), "<vms><interface_name>1</interface_name></vms>")
+        }
+    });
+    assert_eq!(with_status(&answers, 201), 20, "{answers:?}");
+    scene.app.assert_at_rest();
+    let id: VmId = vm.parse().unwrap();
+    let (rows, nics) = scene.app.store().read(|c| Ok((disks::of_vm(c, id)?, nics::of_vm(c, id)?))).unwrap();
+    assert!(rows.iter().map(|disk| disk.order).eq(0..11), "{rows:?}");
+    let names: BTreeSet<_> = nics.iter().map(|nic| nic.name.clone()).collect();
+    assert_eq!(names, (0..11).map(|n| format!("eth{n}")).collect());
+    let running = scene.app.site.fake.running(id).unwrap();
+    let definition = scene.app.site.fake.definitions().remove(0);
+    for has in [&running, &definition] {
+        let plugged: BTreeSet<_> = has.disks.iter().map(|disk| (disk.order, disk.id)).collect();
+        assert_eq!(plugged, rows.iter().map(|disk| (disk.order, disk.id)).collect());
+        let macs: BTreeSet<_> = has.nics.iter().map(|nic| nic.mac).collect();
+        assert_eq!(macs, nics.iter().map(|nic| nic.mac).collect());
+    }
+}
+
+/// Whoever is first: the VM goes with all its disks, and nothing of any of them is left.
+#[test]
+fn a_disk_and_its_vm_are_deleted_at_once() {
+    let scene = Scene::new();
+    let (mut before, mut after) = (0, 0);
+    for round in 0..12 {
+        let empty = World::of(&scene.app);
+        let vm = scene.vm(&format!("vm{round}"));
+        let body = format!("<disk><size>1</size><storlink>{}</storlink></disk>", scene.storlink);
+        let disk = scene.http.post(&format!("/vms/{vm}/disks/"), &body).ids("disk")[0].clone();
+        let uris = [format!("/vms/{vm}/disks/{disk}/"), format!("/vms/{vm}/")];
+        let answers = at_once(2, |n| scene.http.delete(&uris[(n + round) % 2]));
+        let (of_disk, of_vm) = (&answers[round % 2], &answers[1 - round % 2]);
+        assert_eq!(of_vm.status, 204, "{of_vm:?}");
+        match of_disk.status {
+            204 => before += 1,
+            404 => after += 1,
+            _ => panic!("{of_disk:?}"),
+        }
+        scene.app.assert_at_rest();
+        assert_eq!(World::of(&scene.app), empty);
+    }
+    println!("abuse: the disk went before its VM {before} times, with it {after} times");
 }

@@ -184,6 +184,29 @@ fn a_full_disk_is_told_with_what_is_needed_and_what_is_free() {
     scene.app.assert_at_rest();
 }
 
+#[test]
+fn a_full_disk_takes_no_disk_of_a_vm_that_runs() {
+    let scene = Scene::new();
+    let disk = SmallDisk::mount();
+    assert_eq!(create(&scene.http, "small", disk.path().to_str().unwrap()).status, 201);
+    let vm = scene.vm("web1");
+    assert_eq!(scene.http.post(&format!("/vms/{vm}/start/"), "").status, 200);
+    let ballast = disk.path().join("ballast");
+    fs::write(&ballast, vec![1; (8 << 20) - 4096 * 3]).unwrap();
+    let make = |format: &str| {
+        let body = format!("<d><size>4</size><storlink>2</storlink><format>{format}</format></d>");
+        scene.http.post(&format!("/vms/{vm}/disks/"), &body)
+    };
+    for format in ["qcow2", "raw"] {
+        scene.refused(format, 400, &["too little room", "MiB needed", "MiB free"], || make(format));
+        assert_eq!(disk.names(), ["ballast"]);
+    }
+    assert_eq!(scene.app.site.fake.calls(pengx::hypervisor::Verb::AttachDisk), 0);
+    fs::remove_file(ballast).unwrap();
+    assert_eq!(make("raw").status, 201);
+    scene.app.assert_at_rest();
+}
+
 /// Before the copy there is room enough; the room goes while it runs.
 #[test]
 fn a_disk_that_fills_up_during_a_copy_is_left_as_it_was() {

@@ -6,12 +6,13 @@
 
 use super::file;
 
-/// `loop` repeats; `hole` is any text without mark-up.
+/// `loop` repeats; of a `choice` there is one; `hole` is any text without mark-up.
 #[derive(Debug)]
 enum Part {
     Text(String),
     Hole(String),
     Loop(Vec<Part>),
+    Choice(Vec<Vec<Part>>),
 }
 
 /// What stood in the holes of the template, in order.
@@ -63,7 +64,7 @@ fn corrected(template: &str) -> String {
     text
 }
 
-/// Up to the end of the text or of the loop that it is in.
+/// Up to the end of the text, of the loop, or of the branch that it is in.
 fn parse(mut text: &str) -> (Vec<Part>, &str) {
     let mut parts = Vec::new();
     while !text.is_empty() {
@@ -77,6 +78,17 @@ fn parse(mut text: &str) -> (Vec<Part>, &str) {
             text = rest;
         } else if let Some(rest) = text.strip_prefix("{% endfor %}") {
             return (parts, rest);
+        } else if text.starts_with("{% elif ") || text.starts_with("{% endif ") {
+            return (parts, text);
+        } else if text.starts_with("{% if ") {
+            let mut branches = Vec::new();
+            while !text.starts_with("{% endif ") {
+                let (branch, rest) = parse(text.split_once("%}").unwrap().1);
+                branches.push(branch);
+                text = rest;
+            }
+            parts.push(Part::Choice(branches));
+            text = text.split_once("%}").unwrap().1;
         } else {
             let (tag, rest) = text.split_once("%}").unwrap();
             assert!(tag.starts_with("{% for "), "{tag}");
@@ -101,6 +113,14 @@ fn fit<'a>(parts: &[Part], mut document: &'a str, values: &mut Values) -> Result
                 let end = document.find(['<', '>', '"', '\'']).unwrap_or(document.len());
                 values.0.push((name.clone(), document[..end].to_owned()));
                 document = &document[end..];
+            }
+            Part::Choice(branches) => {
+                let known = values.0.len();
+                let fits = branches.iter().find_map(|branch| {
+                    values.0.truncate(known);
+                    fit(branch, document, values).ok()
+                });
+                document = fits.ok_or_else(|| format!("{hint}no branch of {branches:?} fits {document:?}"))?;
             }
             Part::Loop(body) => loop {
                 let known = values.0.len();
@@ -141,5 +161,20 @@ fn the_measure_tells_right_from_wrong() {
         let wrong = right.replacen(was, is, 1);
         assert_ne!(wrong, right);
         assert!(measure("templates_v1", &wrong).is_err(), "{wrong}");
+    }
+
+    let of = |owner: &str| {
+        format!(
+            "<disks>\n  <disk id=\"1\">\n    <name>1</name>\n    <order>0</order>\n    <size>4</size>{owner}\n    \
+             <desc></desc>\n    <created>now</created>\n    <format>raw</format>\n    <type>FL</type>\n    \
+             <storlink>1</storlink>\n  </disk>\n</disks>\n"
+        )
+    };
+    let one = |owner: &str| format!("\n    <{owner} id=\"7\"></{owner}>");
+    for owner in ["vm", "snapshot", "backup"] {
+        measure("disks", &of(&one(owner))).unwrap().are(&[(&format!("d.{owner}"), "7"), ("d.size", "4")]);
+    }
+    for wrong in [String::new(), one("template"), one("vm") + &one("backup")] {
+        assert!(measure("disks", &of(&wrong)).is_err(), "{wrong}");
     }
 }

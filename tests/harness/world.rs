@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use pengx::model::{Storlink, Usage};
-use pengx::store::{disks, journal, locks, nics, storlinks, templates, vms};
+use pengx::store::{backups, disks, journal, locks, nics, snapshots, storlinks, templates, vms};
 
 use super::app::App;
 
@@ -14,6 +14,8 @@ pub struct World {
     /// Name and a hash of the content.
     pub files: BTreeMap<String, u64>,
     pub domains: Vec<String>,
+    /// What the running ones have now, in whatever order it was plugged in.
+    pub running: Vec<String>,
     pub rows: Vec<String>,
     pub locks: Vec<String>,
     pub journal: Vec<String>,
@@ -37,9 +39,13 @@ impl World {
             app.site.hypervisor.domains().unwrap().iter().map(|d| format!("{} {}", d.id, d.state)).collect();
         domains.sort();
         domains.extend(app.site.fake.definitions().iter().map(|d| format!("{d:?}")));
-        for (id, _) in app.site.fake.states() {
-            domains.extend(app.site.fake.running(id).map(|has| format!("{id} has {has:?}")));
-        }
+        let running = app.site.fake.states().into_iter().filter_map(|(id, _)| app.site.fake.running(id));
+        let running = running.map(|mut has| {
+            has.disks.sort_by_key(|disk| disk.order);
+            has.nics.sort_by_key(|nic| nic.mac);
+            format!("{has:?}")
+        });
+        let running = running.collect();
         let (rows, locks, journal) = app
             .store()
             .read(|c| {
@@ -55,13 +61,21 @@ impl World {
                 for listing in vms::listing(c)? {
                     rows.extend(disks::of_vm(c, listing.vm.id)?.iter().map(|d| format!("{d:?}")));
                     rows.extend(nics::of_vm(c, listing.vm.id)?.iter().map(|n| format!("{n:?}")));
+                    for snapshot in snapshots::of_vm(c, listing.vm.id)? {
+                        rows.extend(disks::of_snapshot(c, snapshot.id)?.iter().map(|d| format!("{d:?}")));
+                        rows.push(format!("{snapshot:?}"));
+                    }
                     rows.push(format!("{:?} {}", listing.vm, listing.vm.vnc_password.reveal()));
+                }
+                for backup in backups::all(c)? {
+                    rows.extend(disks::of_backup(c, backup.id)?.iter().map(|d| format!("{d:?}")));
+                    rows.push(format!("{backup:?}"));
                 }
                 let locks = locks::all(c)?.iter().map(|l| format!("{l:?}")).collect();
                 let journal = journal::all(c)?.iter().map(|e| format!("{e:?}")).collect();
                 Ok((rows, locks, journal))
             })
             .unwrap();
-        Self { files, domains, rows, locks, journal }
+        Self { files, domains, running, rows, locks, journal }
     }
 }

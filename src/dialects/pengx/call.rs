@@ -122,11 +122,20 @@ impl Call {
         operation: O,
         answer: impl FnOnce(Done<O::Output>) -> Reply,
     ) -> Result<Reply, Failure> {
+        self.perform_and_show(operation, |done| Ok(answer(done))).await
+    }
+
+    /// As [`Call::perform`], where the answer is a document.
+    pub async fn perform_and_show<O: Operation>(
+        &self,
+        operation: O,
+        answer: impl FnOnce(Done<O::Output>) -> Result<Reply, Failure>,
+    ) -> Result<Reply, Failure> {
         let handle = self.core.submit(operation).await?;
         if self.respond_async() {
             return Ok(Reply::Accepted { task: handle.id });
         }
-        Ok(answer(self.core.wait(handle).await?))
+        answer(self.core.wait(handle).await?)
     }
 
     /// Reads the body, once: within the limit and the deadline of the settings. An empty body is an empty mapping.

@@ -110,7 +110,7 @@ const MAX_CPU: u64 = 1024;
 /// 16 TiB.
 const MAX_MEMORY: MiB = MiB(16 << 20);
 /// 1 PiB.
-const MAX_DISK: MiB = MiB(1 << 30);
+pub(super) const MAX_DISK: MiB = MiB(1 << 30);
 const MAX_NICS: usize = 32;
 /// The kernel's limit (`IFNAMSIZ` without the NUL).
 const MAX_BRIDGE_CHARS: usize = 15;
@@ -179,17 +179,22 @@ impl CreateBody {
 fn networks(judge: &mut Judge, items: Vec<Field>) -> Vec<String> {
     let mut networks = Vec::with_capacity(items.len().min(MAX_NICS));
     for item in items {
-        let Some(text) = judge.text("network", item) else { continue };
-        if is_bridge(&text) {
-            networks.push(text);
-        } else {
-            judge.problem("network", format!("{text:?} is neither a number nor the name of a bridge"));
-        }
+        networks.extend(network(judge, "network", item));
     }
     if networks.len() > MAX_NICS {
         judge.problem("network", format!("must have at most {MAX_NICS} items"));
     }
     networks
+}
+
+/// What a NIC is plugged into, by the client's word for it; absent too when it is a problem.
+pub(super) fn network(judge: &mut Judge, name: &str, item: Field) -> Option<String> {
+    let text = judge.text(name, item)?;
+    if is_bridge(&text) {
+        return Some(text);
+    }
+    judge.problem(name, format!("{text:?} is neither a number nor the name of a bridge"));
+    None
 }
 
 fn is_bridge(name: &str) -> bool {

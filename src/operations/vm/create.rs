@@ -2,11 +2,11 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    Access, Compensation, Disk, DiskId, DiskOwner, Format, Iso, Lane, Lock, Mac, MiB, Name, Resource, Secret, Seen,
+    Access, Compensation, Disk, DiskId, DiskOwner, Format, Iso, Lane, Lock, MiB, Name, Resource, Secret, Seen,
     Storlink, StorlinkId, TaskKind, TemplateId, Vm, VmId, VolumeName,
 };
 use crate::operations::domain::{Machine, Plug};
-use crate::operations::{Core, Operation, bridge, guard};
+use crate::operations::{Core, Operation, guard, nic};
 use crate::storage::{Control, NewVolume, VolumeDriver};
 use crate::store::{disks, nics, vms};
 use crate::tasks::Work;
@@ -174,17 +174,10 @@ impl CreateVm {
 
     fn nics(&self, core: &Core, vm: VmId, mac_prefix: [u8; 3]) -> Result<Vec<nics::NewNic>> {
         let mut nics: Vec<nics::NewNic> = Vec::new();
-        for (n, item) in self.networks.iter().enumerate() {
-            let switch = bridge::name(core, item);
-            let mac = core.store.read(|c| {
-                loop {
-                    let mac = new_mac(core, mac_prefix);
-                    if nics.iter().all(|nic| nic.mac != mac) && !nics::mac_taken(c, mac)? {
-                        return Ok(mac);
-                    }
-                }
-            })?;
-            nics.push(nics::NewNic { uuid: core.ids.uuid(), vm, name: format!("eth{n}"), mac, switch, ip: None });
+        for item in &self.networks {
+            let beside: Vec<_> = nics.iter().map(|nic| (nic.name.as_str(), nic.mac)).collect();
+            let nic = nic::draft(core, vm, item, mac_prefix, &beside)?;
+            nics.push(nic);
         }
         Ok(nics)
     }
@@ -235,11 +228,6 @@ impl CreateVm {
             storlinks: [(storlink.id, storlink)].into(),
         }
     }
-}
-
-fn new_mac(core: &Core, [a, b, c]: [u8; 3]) -> Mac {
-    let [.., x, y, z] = core.ids.uuid().into_bytes();
-    Mac([a, b, c, x, y, z])
 }
 
 /// Eight characters, which is all that VNC looks at; from the bytes of a uuid that are random in full.

@@ -18,14 +18,23 @@ pub use query::{Listings, VmView, find, list};
 pub use reset::ResetVm;
 pub use update::{Changes, UpdateVm, check_update};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{PowerState, VmId};
 
 use super::Core;
 
 /// The state of a VM's domain, asked of the hypervisor now. A domain that it does not have is off.
-fn state_now(core: &Core, id: VmId) -> Result<PowerState> {
+pub(super) fn state_now(core: &Core, id: VmId) -> Result<PowerState> {
     Ok(core.hypervisor.domain(id)?.map_or(PowerState::Shutdown, |domain| domain.state))
+}
+
+/// The outcome of a change to a running guest. One that powered off meanwhile does not need it: what is defined is what
+/// it starts with.
+pub(super) fn unless_off(core: &Core, id: VmId, outcome: Result<()>) -> Result<()> {
+    match outcome {
+        Err(off) if matches!(off.kind(), ErrorKind::WrongState { .. }) && !state_now(core, id)?.is_active() => Ok(()),
+        other => other,
+    }
 }
 
 /// The subject and the lock of an operation on the one VM that its field `vm` names.
@@ -41,14 +50,14 @@ macro_rules! changes_its_vm {
         }
     };
 }
-use changes_its_vm;
+pub(super) use changes_its_vm;
 
 /// For subjects of tasks and for refusals: `vm web1`.
-fn noun(core: &Core, id: VmId) -> Result<String> {
+pub(super) fn noun(core: &Core, id: VmId) -> Result<String> {
     let vm = core.store.read(|c| super::guard::vm(c, &core.pm, id))?;
     Ok(format!("vm {}", vm.name))
 }
 
-fn wrong_state(what: String, is: PowerState, needs: &str) -> Error {
+pub(super) fn wrong_state(what: String, is: PowerState, needs: &str) -> Error {
     Error::wrong_state(what, is.word(), needs)
 }
