@@ -20,9 +20,9 @@ pub(super) fn of_vm(core: &Core, vm: &Vm) -> Result<Option<VolumeSource>> {
     open(core, iso).map(Some).map_err(|error| match error.kind() {
         ErrorKind::Unavailable { .. } | ErrorKind::Internal => error,
         ErrorKind::Invalid { problems } => {
-            refused(vm, iso, problems.iter().map(|p| p.why.as_str()).collect::<Vec<_>>().join("; "))
+            refused(vm, iso, &problems.iter().map(|p| p.why.as_str()).collect::<Vec<_>>().join("; "))
         }
-        other => refused(vm, iso, other.to_string()),
+        other => refused(vm, iso, &other.to_string()),
     })
 }
 
@@ -37,7 +37,7 @@ pub(super) fn if_there(core: &Core, vm: &Vm) -> Result<Option<VolumeSource>> {
     }
 }
 
-fn refused(vm: &Vm, iso: &Iso, why: String) -> Error {
+fn refused(vm: &Vm, iso: &Iso, why: &str) -> Error {
     let advice = "eject it with an update whose iso is empty";
     Error::refused("storage", format!("the disc {iso} of vm {} cannot be used ({why}); {advice}", vm.name))
 }

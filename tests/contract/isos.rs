@@ -156,3 +156,25 @@ fn a_vm_whose_disc_has_vanished_starts_once_it_is_ejected() {
     api.post(&format!("/vms/{id}/reset/"), "").done(200, "vm web2 is reset");
     api.app.assert_at_rest();
 }
+
+#[test]
+fn a_storage_that_does_not_answer_is_a_503_and_its_disc_can_be_ejected() {
+    let (api, stock) = Api::stocked();
+    put(&api, "a.iso", 1);
+    let id = with_disc(&api, &stock, "web1", "1/a.iso");
+    let before = World::of(&api.app);
+    api.app.site.storage.hide_isos(true);
+    let away = "the storage at /nfs does not answer";
+    api.get("/storlinks/1/isos/").refused(503, away);
+    api.post(&format!("/vms/{id}/start/"), "").refused(503, away);
+    api.http.send("PUT", &format!("/vms/{id}/update/"), "<vm><cpu_core>2</cpu_core></vm>").refused(503, away);
+    api.post("/vms/", &vm("web2", &stock, "<os_disk_size>4</os_disk_size><iso>1/a.iso</iso>")).refused(503, away);
+    api.app.assert_at_rest();
+    assert_eq!(World::of(&api.app), before);
+    update(&api, &id, "").empty_204();
+    api.post(&format!("/vms/{id}/start/"), "").done(200, "vm web1 is started");
+    update(&api, &id, "1/a.iso").refused(503, away);
+    api.app.site.storage.hide_isos(false);
+    update(&api, &id, "1/a.iso").empty_204();
+    api.app.assert_at_rest();
+}

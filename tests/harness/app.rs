@@ -312,6 +312,7 @@ pub struct StorageFaults {
     effects: AtomicUsize,
     fail_at: AtomicUsize,
     after: AtomicBool,
+    no_isos: AtomicBool,
 }
 
 impl StorageFaults {
@@ -320,6 +321,15 @@ impl StorageFaults {
         self.effects.store(0, Ordering::SeqCst);
         self.after.store(after, Ordering::SeqCst);
         self.fail_at.store(n, Ordering::SeqCst);
+    }
+
+    /// Whether whoever asks for ISO images hears nothing.
+    pub fn hide_isos(&self, hide: bool) {
+        self.no_isos.store(hide, Ordering::SeqCst);
+    }
+
+    fn isos<T>(&self, ask: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.no_isos.load(Ordering::SeqCst) { Err(Error::unavailable("the storage at /nfs")) } else { ask() }
     }
 
     pub fn effects(&self) -> usize {
@@ -384,10 +394,10 @@ impl VolumeDriver for FaultyDriver {
         self.driver.cache_mode()
     }
     fn isos(&self) -> Result<Vec<IsoFile>> {
-        self.driver.isos()
+        self.faults.isos(|| self.driver.isos())
     }
     fn iso(&self, name: &IsoName) -> Result<VolumeSource> {
-        self.driver.iso(name)
+        self.faults.isos(|| self.driver.iso(name))
     }
 }
 
