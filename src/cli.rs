@@ -1,10 +1,11 @@
-//! The command line: `pengx serve`, `pengx routes`, `pengx schema`.
+//! The command line: `pengx serve`, `pengx routes`, `pengx schema`, `pengx user`, `pengx token`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Given;
+use crate::model::{Role, TokenId};
 
 #[derive(Debug, Parser)]
 #[command(name = "pengx", version, about = "Manages virtual machines behind the pengx XML API")]
@@ -24,40 +25,116 @@ pub enum Command {
         /// As the grammar names it: vm-create, vms.
         start: Option<String>,
     },
+    /// Keep the accounts. Passwords are read from standard input.
+    User(User),
+    /// Keep the bearer tokens of accounts.
+    Token(Token),
+}
+
+#[derive(Debug, Args)]
+pub struct User {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    command: UserCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Add a user; from the first one on, everybody must log in.
+    Add {
+        /// At most 64 characters, and no colon.
+        name: String,
+        /// admin: everything; operator: VMs, templates and tasks; viewer: looks at all but secrets.
+        #[arg(long)]
+        role: Role,
+    },
+    /// Print every user: name, role, when it was added (UTC).
+    List,
+    /// Give a user another password.
+    Password { name: String },
+    /// Give a user another role.
+    Role { name: String, role: Role },
+    /// Remove a user, with its tokens.
+    Remove { name: String },
+}
+
+#[derive(Debug, Args)]
+pub struct Token {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Print a new token of a user. It is not shown again.
+    Create {
+        user: String,
+        /// What it is for.
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        name: String,
+        /// It is good for ever without this.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        expires_days: Option<u32>,
+    },
+    /// Print every token: id, user, when it was made and when it expires (UTC), name.
+    List,
+    /// Make a token worthless.
+    Revoke { id: TokenId },
+}
+
+/// Where the configuration and the database are.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// TOML file; /etc/pengx/pengx.toml if it is there.
+    #[arg(long, env = "PENGX_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// sqlite://PATH or postgres://…; default pengx.db in the data directory.
+    #[arg(long, env = "PENGX_DATABASE_URL", value_name = "URL", hide_env_values = true, global = true)]
+    database_url: Option<String>,
+    /// Default /var/lib/pengx for root, else below $XDG_DATA_HOME.
+    #[arg(long, env = "PENGX_DATA_DIR", value_name = "DIR", global = true)]
+    data_dir: Option<PathBuf>,
 }
 
 /// Each may also come from the environment, or from the configuration file under its name in snake case.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// TOML file; /etc/pengx/pengx.toml if it is there.
-    #[arg(long, env = "PENGX_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// Default 127.0.0.1:8000; port 0 picks a free one.
     #[arg(long, env = "PENGX_LISTEN", value_name = "ADDR:PORT")]
     listen: Option<String>,
-    /// sqlite://PATH or postgres://…; default pengx.db in the data directory.
-    #[arg(long, env = "PENGX_DATABASE_URL", value_name = "URL", hide_env_values = true)]
-    database_url: Option<String>,
     /// auto, a libvirt URI, or fake:/// for an imaginary one.
     #[arg(long, env = "PENGX_HYPERVISOR", value_name = "URI")]
     hypervisor: Option<String>,
-    /// Default /var/lib/pengx for root, else below $XDG_DATA_HOME.
-    #[arg(long, env = "PENGX_DATA_DIR", value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Serve an address that is not loopback although nobody needs to log in.
+    /// Serve an address that is not loopback although no account exists; everybody may then do everything.
     #[arg(long)]
     insecure: bool,
 }
 
 impl From<Serve> for Given {
     fn from(serve: Serve) -> Self {
-        Self {
-            config: serve.config,
-            listen: serve.listen,
-            database_url: serve.database_url,
-            hypervisor: serve.hypervisor,
-            data_dir: serve.data_dir,
-            insecure: serve.insecure,
-        }
+        Self { listen: serve.listen, hypervisor: serve.hypervisor, insecure: serve.insecure, ..serve.place.into() }
+    }
+}
+
+impl From<Place> for Given {
+    fn from(place: Place) -> Self {
+        Self { config: place.config, database_url: place.database_url, data_dir: place.data_dir, ..Self::default() }
+    }
+}
+
+impl User {
+    pub fn split(self) -> (Given, UserCommand) {
+        (self.place.into(), self.command)
+    }
+}
+
+impl Token {
+    pub fn split(self) -> (Given, TokenCommand) {
+        (self.place.into(), self.command)
     }
 }

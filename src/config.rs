@@ -29,6 +29,8 @@ pub struct Given {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: SocketAddr,
+    /// While no account exists, everybody may do everything.
+    pub insecure: bool,
     /// `sqlite://PATH` or `postgres://…`.
     pub database_url: String,
     /// `auto`, `fake:///`, `xl:///` or a libvirt URI.
@@ -124,6 +126,7 @@ impl Config {
         let database_url = given.database_url.clone().or(database_url);
         let config = Self {
             listen: listen_address(given.listen.clone().or(listen), &mut bad),
+            insecure: given.insecure,
             database_url: database_url.unwrap_or_else(|| format!("sqlite://{}", data_dir.join("pengx.db").display())),
             hypervisor: given.hypervisor.clone().or(hypervisor).unwrap_or_else(|| "auto".to_owned()),
             pm_uuid: top.parsed("pm_uuid", &mut bad),
@@ -143,14 +146,17 @@ impl Config {
             data_dir,
         };
         top.end(&mut bad);
-        if !config.listen.ip().is_loopback() && !given.insecure {
-            bad.add(
-                "listen",
-                format!("{} is not loopback and no account exists; add --insecure to serve everybody", config.listen),
-            );
-        }
         bad.done()?;
         Ok(config)
+    }
+
+    /// For a start without any account: `Invalid` if hosts that nobody vouches for can reach the server.
+    pub fn allows_no_account(&self) -> Result<()> {
+        if self.insecure || self.listen.ip().is_loopback() {
+            return Ok(());
+        }
+        let to_do = "run pengx user add, or add --insecure to serve everybody";
+        Err(Error::invalid("listen", format!("{} is not loopback and no account exists; {to_do}", self.listen)))
     }
 }
 
@@ -418,9 +424,19 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_others_reach_needs_insecure() {
-        let open = Given { listen: Some("0.0.0.0:8000".into()), ..Given::default() };
-        assert!(load("", &open).unwrap_err().to_string().contains("--insecure"));
-        assert!(load("", &Given { insecure: true, ..open }).is_ok());
+    fn an_address_that_others_reach_needs_an_account_or_insecure() {
+        let without_account = |listen: &str, insecure| {
+            let given = Given { listen: Some(listen.to_owned()), insecure, ..Given::default() };
+            load("", &given).unwrap().allows_no_account()
+        };
+        for open in ["0.0.0.0:8000", "[::]:8000", "192.0.2.1:8000"] {
+            let said = without_account(open, false).unwrap_err().to_string();
+            assert!(said.starts_with(&format!("listen: {open} ")), "{said}");
+            assert!(said.contains("pengx user add") && said.contains("--insecure"), "{said}");
+            without_account(open, true).unwrap();
+        }
+        for own in ["127.0.0.1:8000", "localhost:8000", "[::1]:8000", "127.9.9.9:1"] {
+            without_account(own, false).unwrap();
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! | floor | module | what it is |
 //! | --- | --- | --- |
 //! | start | [`cli`], [`config`], [`serve`] | what was asked for; the parts put together |
+//! | | [`accounts`], [`terminal`] | who may use it, kept from the command line |
 //! | edge | [`server`] | listener, connections, time-outs, graceful stop |
 //! | | [`dialects`] | HTTP to commands and queries, and back; `dialects::pengx::resources` lists every URI |
 //! | core | [`operations`] | the use cases: plan, steps, settle |
@@ -19,6 +20,7 @@
 //! A first reading: a URI in `dialects/pengx/resources.rs` leads to its handler, `power::start`; that to the operation `StartVm`; that to
 //! [`hypervisor::Hypervisor::start`]. Four files, always downwards.
 
+pub mod accounts;
 pub mod cli;
 pub mod config;
 pub mod dialects;
@@ -34,3 +36,4 @@ pub mod server;
 pub mod storage;
 pub mod store;
 pub mod tasks;
+pub mod terminal;

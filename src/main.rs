@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use pengx::accounts;
 use pengx::cli::{Cli, Command};
 use pengx::config::{Config, Given};
 use pengx::dialects::pengx::Settings;
@@ -18,17 +19,32 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Schema { start } => schema(start.as_deref()),
+        Command::User(user) => {
+            let (given, command) = user.split();
+            tell(Config::load(&given).and_then(|config| accounts::user(&config, command)))
+        }
+        Command::Token(token) => {
+            let (given, command) = token.split();
+            tell(Config::load(&given).and_then(|config| accounts::token(&config, command)))
+        }
     }
 }
 
 fn schema(start: Option<&str>) -> ExitCode {
-    match pengx::dialects::pengx::schema::write(&Settings::default(), start) {
-        Some(grammar) => {
-            say(grammar.trim_end());
-            ExitCode::SUCCESS
-        }
-        None => refuse(&Error::invalid("start", "the grammar has no such name; pengx schema prints them all")),
+    tell(
+        pengx::dialects::pengx::schema::write(&Settings::default(), start)
+            .map(|grammar| grammar.trim_end().to_owned())
+            .ok_or_else(|| Error::invalid("start", "the grammar has no such name; pengx schema prints them all")),
+    )
+}
+
+fn tell(done: Result<String, Error>) -> ExitCode {
+    match done {
+        Ok(text) if text.is_empty() => {}
+        Ok(text) => say(&text),
+        Err(why) => return refuse(&why),
     }
+    ExitCode::SUCCESS
 }
 
 fn serve(given: &Given) -> ExitCode {

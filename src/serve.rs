@@ -15,9 +15,9 @@ use crate::error::{Error, Problems, Result};
 use crate::exec::SystemRunner;
 use crate::hypervisor::{self, DomainType, LibvirtOptions};
 use crate::model::{Clock, Ids, Pm, PmId, RandomIds, SystemClock};
-use crate::operations::{Core, Parts, Settings, pm};
+use crate::operations::{Core, Gate, Parts, Settings, pm};
 use crate::server::{Listener, Tls};
-use crate::store::Store;
+use crate::store::{Store, accounts};
 use crate::tasks::{NoFaults, TaskSettings};
 use crate::{host, server, storage};
 
@@ -42,7 +42,8 @@ pub async fn serve(config: Config, ready: impl FnOnce(std::net::SocketAddr)) -> 
     let heart = keep_alive(core.clone(), alive.clone())?;
     let dialect = dialect(&config);
     let refusal = pengx::refusal(&dialect);
-    let routes = pengx::routes(core.clone(), dialect);
+    let gate = Gate::new(core.clone(), config.insecure)?;
+    let routes = pengx::routes(gate, dialect);
     let limits = server::Limits {
         connections: config.limits.connections,
         header_timeout: config.limits.header_timeout,
@@ -115,6 +116,9 @@ fn start(config: &Config) -> Result<(Core, Option<Tls>, File)> {
     };
     // A database that is away now is waited for later; one that says no is an error now.
     let migrated = migrate(&store)?;
+    if migrated && store.read(accounts::users)?.is_empty() {
+        config.allows_no_account()?;
+    }
     let runner = Arc::new(SystemRunner);
     let core = Core::start(Parts {
         store,
@@ -220,7 +224,6 @@ fn dialect(config: &Config) -> pengx::Settings {
         body_limit: config.limits.body_bytes,
         body_deadline: config.limits.body_timeout,
         allowed_origins: api.allowed_origins.clone(),
-        loopback_hosts_only: config.listen.ip().is_loopback(),
         ..pengx::Settings::default()
     }
 }

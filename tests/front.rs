@@ -12,6 +12,7 @@ use pengx::dialects::pengx::schema::answers;
 use pengx::dialects::pengx::{Call, Failure, Reply, Settings, refusal, routes, routes_over};
 use pengx::error::Error;
 use pengx::model::TaskId;
+use pengx::operations::Gate;
 
 use pengx::server::{Limits, Stopped};
 use raw::{PATIENCE, Server};
@@ -86,8 +87,10 @@ async fn start() -> Server {
 }
 
 async fn start_with(settings: Settings, limits: Limits) -> Server {
+    let app = App::new();
+    let gate = Gate::new(app.core.clone(), false).unwrap();
     let refusal = refusal(&settings);
-    Server::over(routes_over(TABLE, App::new().core, settings), refusal, limits).await
+    Server::over(app, routes_over(TABLE, gate, settings), refusal, limits).await
 }
 
 #[tokio::test]
@@ -419,9 +422,11 @@ async fn web_pages_of_other_sites_are_refused() {
 
 #[tokio::test]
 async fn rows_of_later_releases_say_so() {
+    let app = App::new();
+    let gate = Gate::new(app.core.clone(), false).unwrap();
     let settings = Settings::default();
     let refusal = refusal(&settings);
-    let server = Server::over(routes(App::new().core, settings), refusal, Limits::default()).await;
+    let server = Server::over(app, routes(gate, settings), refusal, Limits::default()).await;
     server
         .ask(&format!("POST /vms/{ID}/copy/"))
         .await

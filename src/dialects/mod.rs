@@ -46,6 +46,10 @@ impl RequestId {
     }
 }
 
+/// Who asked, for the log; an extension of an answer to somebody who was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User(pub String);
+
 /// What the server knows of a request besides its text; an extension of every request.
 #[derive(Debug, Clone)]
 pub struct Arrival {

@@ -55,7 +55,7 @@ macro_rules! integer_id {
     )+};
 }
 
-uuid_id!(VmId, PmId, TemplateId, DiskId, SnapshotId, BackupId, TaskId);
+uuid_id!(VmId, PmId, TemplateId, DiskId, SnapshotId, BackupId, TaskId, UserId, TokenId);
 integer_id!(StorlinkId, NicId);
 
 /// Where new ids, MAC addresses and passwords come from; tests fix it.

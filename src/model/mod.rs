@@ -19,13 +19,15 @@ mod units;
 mod vm;
 mod volume;
 
-pub use account::{Right, Role};
+pub use account::{Right, Role, Token, TokenDigest, User, UserName};
 pub use backup::Backup;
 pub use clock::{Clock, SystemClock};
 pub use compensation::Compensation;
 pub use disk::{Disk, DiskOwner};
 pub use domain::{CacheMode, DiskSpec, DomainSpec, DomainStatus, GuestSize, NicLink, NicSpec, PowerState, VncEndpoint};
-pub use ids::{BackupId, DiskId, Ids, NicId, PmId, RandomIds, SnapshotId, StorlinkId, TaskId, TemplateId, VmId};
+pub use ids::{
+    BackupId, DiskId, Ids, NicId, PmId, RandomIds, SnapshotId, StorlinkId, TaskId, TemplateId, TokenId, UserId, VmId,
+};
 pub use iso::{Iso, IsoFile, IsoName};
 pub use nic::{Mac, Nic};
 pub use pm::Pm;

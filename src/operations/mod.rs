@@ -1,6 +1,7 @@
 //! The use cases. An operation reads as plan, steps, settle; a query is a plain function. Here alone store, hypervisor,
 //! storage and host meet, and here it is decided what each action may do. Knows no HTTP, and no backend by name.
 
+mod account;
 pub mod bridge;
 mod compensate;
 pub mod disk;
@@ -27,6 +28,7 @@ use crate::store::Store;
 pub use crate::tasks::Done;
 use crate::tasks::{Engine, Ground, Probe, TaskHandle, TaskSettings, TaskSpec, Work};
 
+pub use account::{Caller, Credentials, Gate, Listed, Registry};
 use inventory::Inventory;
 
 /// One way to change the world. Inputs are plain data: ids, names, sizes.
@@ -99,9 +101,12 @@ pub struct Parts {
     pub settings: Settings,
 }
 
-/// The one handle that a dialect holds. Cheap to clone.
+/// The one handle to all of this, in somebody's name; a dialect gets it at the [`Gate`]. Cheap to clone.
 #[derive(Clone)]
-pub struct Core(Arc<Inner>);
+pub struct Core {
+    inner: Arc<Inner>,
+    caller: Caller,
+}
 
 /// What a [`Core`] points to; open to operations alone.
 pub struct Inner {
@@ -125,7 +130,7 @@ pub struct Inner {
 impl std::ops::Deref for Core {
     type Target = Inner;
     fn deref(&self) -> &Inner {
-        &self.0
+        &self.inner
     }
 }
 
@@ -140,10 +145,11 @@ const STORAGE_TURN: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Core {
-    /// Starts the threads of tasks and inventory. The database may be away, and so may the hypervisor.
+    /// Starts the threads of tasks and inventory. The database may be away, and so may the hypervisor. This handle is the
+    /// server's own, which may do everything.
     pub fn start(parts: Parts) -> Self {
         let inventory = Inventory::new(&parts.hypervisor);
-        let core = Self(Arc::new(Inner {
+        let core = Self::of_server(Arc::new(Inner {
             store: parts.store,
             hypervisor: parts.hypervisor,
             volumes: parts.volumes,
@@ -159,14 +165,14 @@ impl Core {
             storage_reads: Arc::new(tokio::sync::Semaphore::new(STORAGE_READS)),
         }));
         // Weak, or the engine inside the core would keep the core alive for ever.
-        let weak = Arc::downgrade(&core.0);
+        let weak = Arc::downgrade(&core.inner);
         let engine = Engine::start(Ground {
             store: core.store.clone(),
             clock: core.clock.clone(),
             ids: core.ids.clone(),
             pm: core.pm.id,
             compensate: Box::new(move |c| match weak.upgrade() {
-                Some(inner) => compensate::apply(&Core(inner), c),
+                Some(inner) => compensate::apply(&Core::of_server(inner), c),
                 None => Err(Error::unavailable("pengx is stopping and")),
             }),
             probe: parts.probe,
@@ -177,16 +183,31 @@ impl Core {
         core
     }
 
+    fn of_server(inner: Arc<Inner>) -> Self {
+        Self { inner, caller: Caller::server() }
+    }
+
+    fn in_the_name_of(&self, caller: Caller) -> Self {
+        Self { inner: self.inner.clone(), caller }
+    }
+
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// Submits an operation as a task. Blocks for its admission; see [`Core::submit`] for async callers.
+    ///
+    /// # Errors
+    /// `Forbidden`, before anything is written, if the caller has not the operation's right.
     pub fn submit_blocking<O: Operation>(&self, operation: O) -> Result<TaskHandle<O::Output>> {
-        let spec = TaskSpec {
-            kind: O::KIND,
-            lane: operation.lane(),
-            subject: operation.subject(self)?,
-            locks: operation.locks(),
-        };
+        self.caller.require(O::RIGHT, format_args!("run {}", O::KIND))?;
+        let subject = operation.subject(self)?;
+        let spec =
+            TaskSpec { kind: O::KIND, lane: operation.lane(), subject: subject.clone(), locks: operation.locks() };
         let core = self.clone();
-        self.tasks()?.submit(spec, move |work| operation.run(&core, work))
+        let handle = self.tasks()?.submit(spec, move |work| operation.run(&core, work))?;
+        tracing::info!(task = %handle.id, kind = %O::KIND, subject, user = %self.caller, "task submitted");
+        Ok(handle)
     }
 
     /// Submits an operation as a task; the handle waits for its end.
@@ -244,7 +265,8 @@ impl Core {
         }
     }
 
-    pub fn tasks(&self) -> Result<&Engine> {
+    /// For operations alone: the engine asks nobody for a right.
+    fn tasks(&self) -> Result<&Engine> {
         self.engine.get().ok_or_else(|| Error::internal("tasks before the start"))
     }
 

@@ -1,7 +1,7 @@
 //! Task records, for those who ask after them.
 
 use crate::error::{Error, Result};
-use crate::model::{Task, TaskId};
+use crate::model::{Right, Task, TaskId};
 
 use super::Core;
 
@@ -23,7 +23,10 @@ pub async fn ended(core: &Core, id: TaskId) {
     }
 }
 
-/// Asks a task to stop; it is undone at its next checkpoint.
+/// Asks a task to stop; it is undone at its next checkpoint. Takes [`Right::Operate`].
 pub fn cancel(core: &Core, id: TaskId) -> Result<()> {
-    core.tasks()?.cancel(id)
+    core.caller().require(Right::Operate, "cancel a task")?;
+    core.tasks()?.cancel(id)?;
+    tracing::info!(task = %id, user = %core.caller(), "task asked to stop");
+    Ok(())
 }

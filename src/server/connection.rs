@@ -12,7 +12,7 @@ use hyper::service::Service;
 use warp::http::{HeaderName, HeaderValue, Request};
 use warp::reply::Response;
 
-use crate::dialects::{Arrival, RequestId};
+use crate::dialects::{Arrival, RequestId, User};
 use crate::model::{Ids, RandomIds};
 
 /// Request ids for clients that bring none: unique over runs of the server, and in order within one.
@@ -60,10 +60,11 @@ where
     let request = id.as_ref().map_or("", RequestId::as_str);
     // Never the query: a client may have put a secret there.
     let path = line.path();
+    let user = response.extensions().get::<User>().map_or("", |User(name)| name);
     if method.is_safe() {
-        tracing::debug!(request, %peer, %method, path, status, duration_ms, "answered");
+        tracing::debug!(request, %peer, user, %method, path, status, duration_ms, "answered");
     } else {
-        tracing::info!(request, %peer, %method, path, status, duration_ms, "answered");
+        tracing::info!(request, %peer, user, %method, path, status, duration_ms, "answered");
     }
     if let Some(id) = &id {
         response.headers_mut().insert(HeaderName::from_static(RequestId::HEADER), id.header());

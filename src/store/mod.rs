@@ -12,6 +12,7 @@
 //!   [`Store::write_tx`] then fails rather than lose it silently.
 //! - No effect outside the database inside a transaction, and no transaction inside another.
 
+pub mod accounts;
 pub mod backups;
 mod conn;
 pub mod disks;

@@ -157,6 +157,28 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    users (id) {
+        id -> Text,
+        name -> Text,
+        password -> Text,
+        role -> Text,
+        created_at -> Timestamp,
+        updated_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    tokens (id) {
+        id -> Text,
+        owner -> Text,
+        name -> Text,
+        digest -> Text,
+        created_at -> Timestamp,
+        expires_at -> Nullable<Timestamp>,
+    }
+}
+
 diesel::joinable!(vms -> templates (template));
 diesel::joinable!(locks -> tasks (task));
 diesel::joinable!(journal -> tasks (task));

@@ -141,8 +141,8 @@ fn while_the_database_is_away_the_program_says_so_and_recovers_by_itself() {
     server.stop();
     let program = Program::start(&url, dir.path());
     away(&program);
-    // What needs no database is judged all the same.
-    assert_eq!(program.post("/vms/", "<vm/>").0, 400);
+    // Who asks, nobody can say, so no body is looked at; what needs no caller is judged all the same.
+    assert_eq!(program.post("/vms/", "<vm/>").0, 503);
     assert_eq!(program.get("/nope/").0, 404);
     server.start_again();
     wait_until("it serves", || Ok(program.get("/vms/").0 == 200));

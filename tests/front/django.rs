@@ -3,6 +3,7 @@
 
 use pengx::dialects::pengx::resources::{Endpoint, Resource, Verb};
 use pengx::dialects::pengx::{Call, Failure, Reply, Settings, refusal, routes_over};
+use pengx::operations::Gate;
 use pengx::server::Limits;
 use tokio::io::AsyncWriteExt;
 
@@ -38,12 +39,10 @@ async fn echo(mut call: Call) -> Result<Reply, Failure> {
 const VM: &str = "00000000-0000-4000-9000-000000000000";
 
 async fn server() -> Server {
-    Server::over(
-        routes_over(TABLE, App::new().core, Settings::default()),
-        refusal(&Settings::default()),
-        Limits::default(),
-    )
-    .await
+    let (app, settings) = (App::new(), Settings::default());
+    let gate = Gate::new(app.core.clone(), false).unwrap();
+    let refusal = refusal(&settings);
+    Server::over(app, routes_over(TABLE, gate, settings), refusal, Limits::default()).await
 }
 
 /// One request with these bytes as its body.

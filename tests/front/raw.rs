@@ -9,6 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::harness::app::App;
+
 /// No assertion is about this time; it only keeps a broken test from hanging.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -16,16 +18,18 @@ pub(super) struct Server {
     pub(super) address: String,
     stop: Option<oneshot::Sender<()>>,
     pub(super) running: JoinHandle<Stopped>,
+    /// Whose database is asked for accounts.
+    _app: App,
 }
 
 impl Server {
-    pub(super) async fn over(routes: Routes, refusal: Refusal, limits: Limits) -> Self {
+    pub(super) async fn over(app: App, routes: Routes, refusal: Refusal, limits: Limits) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap().to_string();
         let (stop, stopped) = oneshot::channel();
         let listener = Listener { socket, tls: None, limits };
         let running = tokio::spawn(serve(listener, routes, refusal, stopped));
-        Self { address, stop: Some(stop), running }
+        Self { address, stop: Some(stop), running, _app: app }
     }
 
     pub(super) async fn connect(&self) -> Client {

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 
 use pengx::dialects::pengx::{Settings, refusal, routes};
-use pengx::operations::Core;
+use pengx::operations::{Core, Gate};
 use pengx::server::{Limits, Listener, Tls};
 
 use super::app::PATIENCE;
@@ -27,6 +27,7 @@ pub struct Answer {
 }
 
 impl Served {
+    /// Without accounts every test is an admin, because it comes from this host.
     pub fn new(core: &Core) -> Self {
         Self::with(core, Settings::default(), Limits::default(), None)
     }
@@ -34,7 +35,7 @@ impl Served {
     pub fn with(core: &Core, settings: Settings, limits: Limits, tls: Option<Tls>) -> Self {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (told, address) = std::sync::mpsc::channel();
-        let core = core.clone();
+        let gate = Gate::new(core.clone(), false).unwrap();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
@@ -43,7 +44,7 @@ impl Served {
                 let stop = async { drop(stopped.await) };
                 let listener = Listener { socket, tls, limits };
                 let refusal = refusal(&settings);
-                pengx::server::serve(listener, routes(core, settings), refusal, stop).await;
+                pengx::server::serve(listener, routes(gate, settings), refusal, stop).await;
             });
         });
         Self { address: address.recv().unwrap(), stop: Some(stop), thread: Some(thread) }

@@ -37,5 +37,6 @@ fn an_open_address_without_accounts_is_refused() {
     let place = Place::new("fake:///", "");
     let said = refused(&place, &["--listen", "0.0.0.0:0"]);
     assert!(said.contains("listen: 0.0.0.0:0") && said.contains("--insecure"), "{said}");
-    assert!(!place.data_dir().exists(), "nothing was begun");
+    assert!(said.contains("pengx user add"), "{said}");
+    assert_eq!(place.store().read(pengx::store::pms::all).unwrap(), [], "nothing was begun");
 }

@@ -96,7 +96,9 @@ impl Failure {
         self.log(status, arrival.map(|a| &a.id));
         let mut response = reply::document(settings, status, reply::root(&settings.failure, &self.to_string()));
         if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"pengx\""));
+            for challenge in ["Basic realm=\"pengx\"", "Bearer realm=\"pengx\""] {
+                response.headers_mut().append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
         }
         response
     }
@@ -151,7 +153,8 @@ mod tests {
         let failure = Failure::from(Error::new(ErrorKind::Unauthenticated));
         let response = failure.into_response(&Settings::default(), None);
         assert_eq!(response.status(), 401);
-        assert_eq!(response.headers()[WWW_AUTHENTICATE], "Basic realm=\"pengx\"");
+        let challenges: Vec<_> = response.headers().get_all(WWW_AUTHENTICATE).iter().collect();
+        assert_eq!(challenges, ["Basic realm=\"pengx\"", "Bearer realm=\"pengx\""]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! From a request to its handler: one warp filter for each URI pattern, and behind them one `dispatch` that answers
 //! everything and never rejects, because warp goes on to the next filter after any rejection.
 //!
-//! The order of decisions is Django's: path, slash, format, Accept, method, handler; the body is read last and only if
-//! the handler asks.
+//! The order of decisions is Django's: path, slash, format, Accept, who asks, whether they may, method, handler; the body
+//! is read last and only if the handler asks.
 
 use std::borrow::Cow;
 use std::future::ready;
@@ -20,14 +20,14 @@ use warp::{Filter, Rejection};
 
 use super::payload::Payload;
 use super::resources::{Hit, Pattern, RESOURCES, Resource};
-use super::{Call, Failure, Reply, Settings, form, guard, negotiate};
-use crate::dialects::{Arrival, Routes};
+use super::{Call, Failure, Reply, Settings, credentials, form, guard, negotiate};
+use crate::dialects::{Arrival, Routes, User};
 use crate::error::Error;
-use crate::operations::Core;
+use crate::operations::{Core, Gate};
 
 /// What all requests share.
 pub(super) struct Front {
-    core: Core,
+    gate: Gate,
     pub(super) settings: Settings,
 }
 
@@ -49,13 +49,13 @@ struct Parts {
 }
 
 /// The whole native API.
-pub fn routes(core: Core, settings: Settings) -> Routes {
-    routes_over(RESOURCES, core, settings)
+pub fn routes(gate: Gate, settings: Settings) -> Routes {
+    routes_over(RESOURCES, gate, settings)
 }
 
 /// The rules of the native API over another table.
-pub fn routes_over(table: &'static [Resource], core: Core, settings: Settings) -> Routes {
-    let front = Arc::new(Front { core, settings });
+pub fn routes_over(table: &'static [Resource], gate: Gate, settings: Settings) -> Routes {
+    let front = Arc::new(Front { gate, settings });
     let last = {
         let front = Arc::clone(&front);
         parts().then(move |parts| unknown(Arc::clone(&front), parts)).boxed()
@@ -101,10 +101,14 @@ async fn unknown(front: Arc<Front>, parts: Parts) -> Response {
 async fn dispatch(entry: Arc<Entry>, hit: Hit, path: FullPath, parts: Parts) -> Response {
     let settings = &entry.front.settings;
     let (payload, arrival) = (parts.payload.clone(), parts.arrival.clone());
-    let mut response = match entry.answer(hit, path.as_str(), parts).await {
+    let mut user = None;
+    let mut response = match entry.answer(hit, path.as_str(), parts, &mut user).await {
         Ok(reply) => reply.into_response(settings),
         Err(failure) => failure.into_response(settings, arrival.as_ref()),
     };
+    if let Some(user) = user {
+        response.extensions_mut().insert(user);
+    }
     if response.status() != StatusCode::MOVED_PERMANENTLY {
         response.headers_mut().insert(ALLOW, entry.allow.clone());
     }
@@ -118,10 +122,11 @@ impl Entry {
         self.pattern.find(&self.front.settings.prefixes, &path)
     }
 
-    async fn answer(&self, hit: Hit, path: &str, parts: Parts) -> Result<Reply, Failure> {
+    /// `user`: who asked, as soon as that is known.
+    async fn answer(&self, hit: Hit, path: &str, parts: Parts, user: &mut Option<User>) -> Result<Reply, Failure> {
         let front = &self.front;
-        let Parts { method, headers, query, arrival, payload } = parts;
-        guard::check(&front.settings, &method, &headers)?;
+        let Parts { method, mut headers, query, arrival, payload } = parts;
+        guard::origin(&front.settings, &method, &headers)?;
         if !hit.canonical && (method == Method::GET || method == Method::HEAD) {
             return slashed(path, query.as_deref());
         }
@@ -132,6 +137,7 @@ impl Entry {
         if !negotiate::accepts_xml(&headers) {
             return Err(Failure::NotAcceptable);
         }
+        let core = self.enter(&method, &mut headers, arrival.as_ref(), user).await?;
         if method == Method::OPTIONS {
             return Reply::ok(&OptionsView { uri: self.resource.pattern });
         }
@@ -139,7 +145,7 @@ impl Entry {
             return Err(Failure::MethodNotAllowed { method, allow: self.allow.clone() });
         };
         let call = Call {
-            core: front.core.clone(),
+            core,
             shape: hit.shape,
             headers,
             arrival,
@@ -155,6 +161,25 @@ impl Entry {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::internal("a handler panicked").context(self.resource.pattern).into()),
         }
+    }
+
+    /// Lets the caller in, unless it may not use this method here. What it may do in the end, the core decides; this comes
+    /// before the method and the body are looked at.
+    async fn enter(
+        &self,
+        method: &Method,
+        headers: &mut HeaderMap,
+        arrival: Option<&Arrival>,
+        user: &mut Option<User>,
+    ) -> Result<Core, Failure> {
+        let credentials = credentials::take(headers);
+        let core = self.front.gate.enter(credentials, arrival.map(|a| a.peer.ip())).await?;
+        *user = Some(User(core.caller().to_string()));
+        if core.caller().is_known_by_place() {
+            guard::host(headers)?;
+        }
+        core.caller().require(self.resource.right(method), format_args!("{method} here"))?;
+        Ok(core)
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod call;
 mod charset;
+mod credentials;
 pub mod de;
 pub mod disks;
 pub mod failure;

@@ -11,7 +11,7 @@ use warp::http::{HeaderValue, Method};
 use super::schema::{Answer, Request, answers, requests};
 use super::{Call, Failure, Prefix, Reply, Shape};
 use super::{disks, interfaces, perf, pms, power, schema, storlinks, tasks, templates, vms};
-use crate::model::{NicId, StorlinkId, VmId};
+use crate::model::{NicId, Right, StorlinkId, VmId};
 
 pub type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send>>;
 
@@ -174,6 +174,18 @@ impl Resource {
     pub(super) fn handler(&self, method: &Method) -> Option<Handler> {
         let word = if method == Method::HEAD { "GET" } else { method.as_str() };
         self.endpoints.iter().find(|e| e.method.word() == word).map(|e| e.handler)
+    }
+
+    /// What a caller needs to use the method here, so that one without it is refused before anything is looked at. The core
+    /// asks again, for the operation.
+    pub fn right(&self, method: &Method) -> Right {
+        if method.is_safe() {
+            Right::Look
+        } else if self.pattern.starts_with("/storlinks/") || self.pattern.starts_with("/pms") {
+            Right::Administer
+        } else {
+            Right::Operate
+        }
     }
 
     /// In Django's fixed order: GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS.

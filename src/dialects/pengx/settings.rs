@@ -48,8 +48,6 @@ pub struct Settings {
     pub wait_limit: Duration,
     /// Origins of web pages that may change things.
     pub allowed_origins: Vec<String>,
-    /// Whether `Host` must be a loopback name: so while there are no accounts.
-    pub loopback_hosts_only: bool,
 }
 
 impl Default for Settings {
@@ -65,7 +63,6 @@ impl Default for Settings {
             body_deadline: Duration::from_secs(30),
             wait_limit: Duration::from_secs(60),
             allowed_origins: Vec::new(),
-            loopback_hosts_only: true,
         }
     }
 }

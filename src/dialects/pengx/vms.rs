@@ -11,7 +11,7 @@ use super::fields::{Field, Judge};
 use super::style::{Style, or_empty};
 use super::{Call, Failure, Reply};
 use crate::error::Result;
-use crate::model::{Iso, MiB, Nic, Os, OsArch, PowerState, Vm};
+use crate::model::{Iso, MiB, Nic, Os, OsArch, PowerState, Right, Vm};
 use crate::operations::vm::{self, CreateVm, DeleteVm, Known};
 
 /// Row 22.
@@ -25,8 +25,8 @@ pub async fn index(call: Call) -> Result<Reply, Failure> {
 pub async fn retrieve(call: Call) -> Result<Reply, Failure> {
     let vm = vm::find(&call.core, call.vm()?).await?;
     let vnc_port = vm.observed.vnc.as_ref().map(|vnc| vnc.port);
-    // Until there are accounts every caller is the operator.
-    Reply::ok(&VmDetail { view: VmView::of(&vm), vnc_port, may_open_console: true, style: call.style() })
+    let may_open_console = call.core.caller().may(Right::Operate);
+    Reply::ok(&VmDetail { view: VmView::of(&vm), vnc_port, may_open_console, style: call.style() })
 }
 
 /// Row 20.

@@ -1,0 +1,96 @@
+//! The only way to a core for whoever serves strangers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::Secret;
+use crate::operations::Core;
+
+use super::Caller;
+use super::known::{Accounts, Known};
+use super::password::{Passwords, digest};
+
+/// What somebody showed, as it came. Where no account exists it is not looked at.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    None,
+    Basic {
+        name: String,
+        password: Secret,
+    },
+    /// A bearer token.
+    Token(Secret),
+    /// Meant to be credentials, but none.
+    Malformed,
+}
+
+/// Lets callers in. Cheap to clone.
+#[derive(Clone)]
+pub struct Gate(Arc<Inner>);
+
+struct Inner {
+    core: Core,
+    insecure: bool,
+    known: Arc<Known>,
+    passwords: Passwords,
+}
+
+impl Gate {
+    /// `insecure`: while no account exists, everybody is admin and not only who is on this host.
+    ///
+    /// # Errors
+    /// `Internal` if the system has no randomness.
+    pub fn new(core: Core, insecure: bool) -> Result<Self> {
+        let known = Arc::new(Known::new(core.store.clone()));
+        Ok(Self(Arc::new(Inner { core, insecure, known, passwords: Passwords::new()? })))
+    }
+
+    /// A core in the caller's name. `peer` is `None` when nobody knows the address.
+    ///
+    /// # Errors
+    /// `Unauthenticated`; `Forbidden` for peers of other hosts while no account exists; `Unavailable` while accounts cannot
+    /// be read, or too many passwords are being checked.
+    pub async fn enter(&self, credentials: Credentials, peer: Option<IpAddr>) -> Result<Core> {
+        let accounts = self.0.known.accounts().await?;
+        let caller = if accounts.is_empty() {
+            self.without_accounts(peer)?
+        } else {
+            self.authenticate(&accounts, credentials).await?
+        };
+        Ok(self.0.core.in_the_name_of(caller))
+    }
+
+    fn without_accounts(&self, peer: Option<IpAddr>) -> Result<Caller> {
+        if self.0.insecure {
+            return Ok(Caller::anybody());
+        }
+        match peer {
+            Some(ip) if ip.to_canonical().is_loopback() => Ok(Caller::host()),
+            _ => {
+                let what = "use this server from another host while no account exists; run pengx user add on its own";
+                Err(Error::new(ErrorKind::Forbidden { what: what.to_owned() }))
+            }
+        }
+    }
+
+    async fn authenticate(&self, accounts: &Accounts, credentials: Credentials) -> Result<Caller> {
+        let refused = || Error::new(ErrorKind::Unauthenticated);
+        let user = match credentials {
+            Credentials::None | Credentials::Malformed => return Err(refused()),
+            Credentials::Token(token) => {
+                // Looked up by its digest, which nobody can choose: how long that takes tells nothing of a token.
+                let owner = accounts.owner(digest(&token), self.0.core.clock.now());
+                owner.ok_or_else(refused)?
+            }
+            Credentials::Basic { name, password } => {
+                let user = accounts.user(&name);
+                if !self.0.passwords.fits(user, password).await? {
+                    return Err(refused());
+                }
+                user.ok_or_else(refused)?
+            }
+        };
+        Ok(Caller::user(user.name.as_str().into(), user.role))
+    }
+}

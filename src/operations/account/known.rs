@@ -1,0 +1,152 @@
+//! The accounts as the database said last. Whoever asks reads them again, at most once a second: another process may have
+//! changed them. While the database is away, what is known holds for a minute.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::NaiveDateTime;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{TokenDigest, User, UserId};
+use crate::store::{Store, accounts};
+
+/// What was read is believed this long without another look.
+const FRESH: Duration = Duration::from_secs(1);
+/// What was read is used this long while there is nothing newer.
+const USABLE: Duration = Duration::from_secs(60);
+/// With something usable at hand nobody waits longer for something newer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// All of them at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Accounts {
+    by_id: HashMap<UserId, User>,
+    by_name: HashMap<String, UserId>,
+    tokens: HashMap<TokenDigest, (UserId, Option<NaiveDateTime>)>,
+}
+
+impl Accounts {
+    fn read(store: &Store) -> Result<Self> {
+        let (users, tokens) = store.read(|c| Ok((accounts::users(c)?, accounts::tokens(c)?)))?;
+        Ok(Self {
+            by_name: users.iter().map(|u| (u.name.as_str().to_owned(), u.id)).collect(),
+            by_id: users.into_iter().map(|u| (u.id, u)).collect(),
+            tokens: tokens.into_iter().map(|t| (t.digest, (t.owner, t.expires_at))).collect(),
+        })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    pub(super) fn user(&self, name: &str) -> Option<&User> {
+        self.by_id.get(self.by_name.get(name)?)
+    }
+
+    /// Of a token that is valid at `now`.
+    pub(super) fn owner(&self, token: TokenDigest, now: NaiveDateTime) -> Option<&User> {
+        let (owner, expires_at) = self.tokens.get(&token)?;
+        if expires_at.is_some_and(|end| end <= now) { None } else { self.by_id.get(owner) }
+    }
+}
+
+pub(super) struct Known {
+    store: Store,
+    state: Mutex<State>,
+    /// One reader at a time.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// With the moment before they were read.
+    accounts: Option<(Arc<Accounts>, Instant)>,
+    /// When the last look began, or was given up.
+    looked: Option<Instant>,
+    /// Why the last look failed.
+    failure: Option<ErrorKind>,
+}
+
+impl State {
+    fn usable(&self) -> Option<&Arc<Accounts>> {
+        self.accounts.as_ref().filter(|(_, read)| read.elapsed() < USABLE).map(|(accounts, _)| accounts)
+    }
+
+    fn answer(&self) -> Result<Arc<Accounts>> {
+        self.usable().cloned().ok_or_else(|| match &self.failure {
+            Some(kind) => Error::new(kind.clone()).context("the accounts could not be read"),
+            None => Error::unavailable("the database").context("the accounts were not read in time"),
+        })
+    }
+}
+
+impl Known {
+    pub(super) fn new(store: Store) -> Self {
+        Self { store, state: Mutex::default(), turn: Arc::default() }
+    }
+
+    pub(super) async fn accounts(self: &Arc<Self>) -> Result<Arc<Accounts>> {
+        if let Some(answer) = self.fresh() {
+            return answer;
+        }
+        let has_usable = self.state().usable().is_some();
+        if !has_usable {
+            // The store has deadlines of its own.
+            self.look().await;
+        } else if tokio::time::timeout(PATIENCE, self.look()).await.is_err() {
+            // Nobody else shall wait for it again before it is due.
+            self.state().looked = Some(Instant::now());
+        }
+        self.state().answer()
+    }
+
+    /// What holds if nobody has to look again.
+    fn fresh(&self) -> Option<Result<Arc<Accounts>>> {
+        let state = self.state();
+        state.looked.is_some_and(|at| at.elapsed() < FRESH).then(|| state.answer())
+    }
+
+    /// Returns when somebody has looked, this one or another.
+    async fn look(self: &Arc<Self>) {
+        let turn = self.turn.clone().lock_owned().await;
+        if self.fresh().is_some() {
+            return;
+        }
+        let known = self.clone();
+        let blocking = move || {
+            // Kept by the thread: a caller that hangs up does not start another look beside this one.
+            let _turn = turn;
+            known.read();
+        };
+        if let Err(why) = tokio::task::spawn_blocking(blocking).await {
+            tracing::error!(error = %why, "reading the accounts panicked");
+        }
+    }
+
+    fn read(&self) {
+        let began = Instant::now();
+        let read = Accounts::read(&self.store);
+        let mut state = self.state();
+        state.looked = Some(began);
+        match read {
+            Ok(accounts) => {
+                state.accounts = Some((Arc::new(accounts), began));
+                state.failure = None;
+            }
+            Err(why) => {
+                // A failure took its time; the next look is due a second after it.
+                state.looked = Some(Instant::now());
+                if state.failure.is_none() {
+                    tracing::warn!(error = why.story(), "the accounts cannot be read");
+                }
+                state.failure = Some(why.kind().clone());
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,12 @@
+//! Who asks, whether that is true, and what it lets them do. [`Gate`] is the one place that decides it: without passing it
+//! nobody above holds a core.
+
+mod caller;
+mod gate;
+mod known;
+mod password;
+mod registry;
+
+pub use caller::Caller;
+pub use gate::{Credentials, Gate};
+pub use registry::{Listed, Registry};
