@@ -53,9 +53,11 @@ pub fn token(config: &Config, command: TokenCommand) -> Result<String> {
 }
 
 fn open(config: &Config) -> Result<Registry> {
-    // Accounts may be made before the first server runs.
     let dir = &config.data_dir;
-    std::fs::create_dir_all(dir).map_err(|why| Error::invalid("data_dir", format!("{}: {why}", dir.display())))?;
+    // Accounts may be made before the first server runs, which makes its directory.
+    if config.database_url.starts_with("sqlite://") {
+        std::fs::create_dir_all(dir).map_err(|why| Error::invalid("data_dir", format!("{}: {why}", dir.display())))?;
+    }
     let store = Store::open(&config.database_url)?;
     store.migrate()?;
     Ok(Registry::new(store, Arc::new(SystemClock), Arc::new(RandomIds)))

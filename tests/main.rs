@@ -13,6 +13,7 @@
 )]
 
 mod abuse;
+mod accounts;
 mod backends;
 mod contract;
 mod faults;

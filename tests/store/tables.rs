@@ -3,7 +3,7 @@
 use pengx::error::ErrorKind;
 use pengx::store::journal::{self, Direction, Entry};
 use pengx::store::locks::{self, Held, Holder};
-use pengx::store::{disks, nics, pms, storlinks, tasks, templates, vms};
+use pengx::store::{accounts, disks, nics, pms, storlinks, tasks, templates, vms};
 
 use super::*;
 
@@ -29,6 +29,57 @@ fn pms_are_saved_found_and_kept_alive() {
         db.write(|c| pms::heartbeat(c, first.id, at(50)));
         assert_eq!(db.read(|c| pms::find(c, first.id)).unwrap().heartbeat_at, at(50));
         assert_eq!(kind(db.store.write_tx(|c| pms::heartbeat(c, pm(3).id, at(0)))), "not_found");
+    });
+}
+
+#[test]
+fn users_and_their_tokens() {
+    on_both(|db| {
+        let user = |n: u128, name: &str| User {
+            id: UserId(Uuid::from_u128(n)),
+            name: name.parse().unwrap(),
+            password: Secret::new("$argon2id$…".to_owned()),
+            role: Role::Operator,
+            created_at: at(1),
+            updated_at: at(1),
+        };
+        let (ann, bob) = (user(2, "ann"), user(1, "bob"));
+        let token = |n: u8, owner: &User, expires_at| Token {
+            id: TokenId(Uuid::from_u128(n.into())),
+            owner: owner.id,
+            name: format!("token{n}"),
+            digest: TokenDigest([n; 32]),
+            created_at: at(n.into()),
+            expires_at,
+        };
+        let (first, second, third) = (token(1, &ann, None), token(2, &bob, Some(at(9))), token(3, &ann, None));
+        db.write(|c| accounts::insert_user(c, &bob).and_then(|()| accounts::insert_user(c, &ann)));
+        for token in [&third, &second, &first] {
+            db.write(|c| accounts::insert_token(c, token));
+        }
+        assert_eq!(db.read(accounts::users), [ann.clone(), bob.clone()]);
+        assert_eq!(db.read(accounts::tokens), [first.clone(), second.clone(), third.clone()]);
+        assert_eq!(db.read(|c| accounts::user_named(c, "bob")), Some(bob.clone()));
+        assert_eq!(db.read(|c| accounts::user_named(c, "Bob")), None);
+        assert_eq!(kind(db.store.write_tx(|c| accounts::insert_user(c, &user(3, "ann")))), "exists");
+        let twin = Token { id: TokenId(Uuid::from_u128(9)), ..first.clone() };
+        assert_eq!(kind(db.store.write_tx(|c| accounts::insert_token(c, &twin))), "exists");
+        assert_eq!(kind(db.store.write_tx(|c| accounts::insert_token(c, &token(4, &user(3, "eve"), None)))), "in_use");
+
+        let hash = Secret::new("another".to_owned());
+        db.write(|c| accounts::set_password(c, bob.id, &hash, at(5)));
+        db.write(|c| accounts::set_role(c, bob.id, Role::Admin, at(6)));
+        let changed = User { password: hash.clone(), role: Role::Admin, updated_at: at(6), ..bob.clone() };
+        assert_eq!(db.read(|c| accounts::user_named(c, "bob")), Some(changed));
+        let nobody = user(3, "eve").id;
+        assert_eq!(kind(db.store.write_tx(|c| accounts::set_password(c, nobody, &hash, at(5)))), "not_found");
+        assert_eq!(kind(db.store.write_tx(|c| accounts::set_role(c, nobody, Role::Admin, at(5)))), "not_found");
+        assert_eq!(kind(db.store.write_tx(|c| accounts::remove_user(c, nobody))), "not_found");
+
+        db.write(|c| accounts::remove_token(c, third.id));
+        assert_eq!(kind(db.store.write_tx(|c| accounts::remove_token(c, third.id))), "not_found");
+        db.write(|c| accounts::remove_user(c, ann.id));
+        assert_eq!(db.read(accounts::tokens), [second], "a user's tokens go with it");
     });
 }
 

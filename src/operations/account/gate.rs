@@ -56,7 +56,13 @@ impl Gate {
         let caller = if accounts.is_empty() {
             self.without_accounts(peer)?
         } else {
-            self.authenticate(&accounts, credentials).await?
+            let shown = !matches!(credentials, Credentials::None);
+            let outcome = self.authenticate(&accounts, credentials).await;
+            if shown && outcome.as_ref().is_err_and(|why| *why.kind() == ErrorKind::Unauthenticated) {
+                // Without the name: it may be a password in the wrong place.
+                tracing::info!(peer = ?peer, "credentials were refused");
+            }
+            outcome?
         };
         Ok(self.0.core.in_the_name_of(caller))
     }

@@ -150,3 +150,30 @@ impl Known {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn while_the_database_is_away_what_was_read_is_used_for_a_minute() {
+        let dir = tempfile::tempdir().unwrap();
+        // Never migrated, so it does not answer.
+        let store = Store::open(&format!("sqlite://{}/pengx.db", dir.path().display())).unwrap();
+        for (age, usable) in [(None, false), (Some(2), true), (Some(50), true), (Some(61), false)] {
+            let known = Arc::new(Known::new(store.clone()));
+            let read = age.and_then(|secs| Instant::now().checked_sub(Duration::from_secs(secs)));
+            known.state().accounts = read.map(|at| (Arc::default(), at));
+            // The second is answered without another look.
+            for _ in 0..2 {
+                let answer = known.accounts().await;
+                assert_eq!(answer.is_ok(), usable, "{age:?}");
+                if let Err(why) = answer {
+                    assert_eq!(why.to_string(), "the database does not answer");
+                }
+            }
+        }
+        store.migrate().unwrap();
+        assert!(Arc::new(Known::new(store)).accounts().await.unwrap().is_empty());
+    }
+}
