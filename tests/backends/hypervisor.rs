@@ -1,10 +1,12 @@
 //! The laws of the hypervisor trait, over every backend that can be had here; then what is libvirt's and the fake's own.
 
 mod fake;
+mod guest;
 mod libvirt;
+mod live;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use pengx::model::{
 };
 use uuid::Uuid;
 
+use self::live::*;
 use crate::harness::libvirt::Libvirtd;
 
 /// After so long, what was waited for does not come.
@@ -24,16 +27,19 @@ const NEVER: Duration = Duration::from_secs(60);
 /// A hypervisor and a place for disks.
 struct Bench {
     hypervisor: Arc<dyn Hypervisor>,
+    /// The same, when it is the fake.
+    fake: Option<FakeHypervisor>,
     dir: tempfile::TempDir,
 }
 
 impl Bench {
     fn new(hypervisor: Arc<dyn Hypervisor>) -> Self {
-        Self { hypervisor, dir: tempfile::tempdir().unwrap() }
+        Self { hypervisor, fake: None, dir: tempfile::tempdir().unwrap() }
     }
 
     fn fake() -> Self {
-        Self::new(Arc::new(FakeHypervisor::new()))
+        let fake = FakeHypervisor::new();
+        Self { fake: Some(fake.clone()), ..Self::new(Arc::new(fake)) }
     }
 
     fn libvirt() -> Self {
@@ -60,19 +66,30 @@ impl Bench {
 }
 
 fn connect(uri: &str) -> LibvirtHypervisor {
-    let options =
-        LibvirtOptions { call_timeout: Duration::from_secs(30), power_timeout: NEVER, domain_type: DomainType::Qemu };
+    connect_with(uri, Duration::from_secs(1))
+}
+
+fn connect_with(uri: &str, device_timeout: Duration) -> LibvirtHypervisor {
+    let options = LibvirtOptions {
+        call_timeout: Duration::from_secs(30),
+        power_timeout: NEVER,
+        device_timeout,
+        domain_type: DomainType::Qemu,
+    };
     LibvirtHypervisor::new(uri, options).unwrap()
 }
 
-fn spec(disks: &[PathBuf]) -> DomainSpec {
-    let disk = |(order, file): (usize, &PathBuf)| DiskSpec {
+fn disk_spec(order: u32, file: &Path) -> DiskSpec {
+    DiskSpec {
         id: DiskId(Uuid::new_v4()),
-        order: order as u32,
-        source: VolumeSource::File(file.clone()),
+        order,
+        source: VolumeSource::File(file.to_owned()),
         format: Format::Raw,
         cache: CacheMode::Writeback,
-    };
+    }
+}
+
+fn spec(disks: &[PathBuf]) -> DomainSpec {
     DomainSpec {
         id: VmId(Uuid::new_v4()),
         title: "test".to_owned(),
@@ -80,7 +97,7 @@ fn spec(disks: &[PathBuf]) -> DomainSpec {
         max_vcpus: 2,
         memory: MiB(32),
         max_memory: MiB(64),
-        disks: disks.iter().enumerate().map(disk).collect(),
+        disks: (0..).zip(disks).map(|(order, file)| disk_spec(order, file)).collect(),
         nics: Vec::new(),
         disc: None,
         vnc_password: Secret::new("12345678".to_owned()),
@@ -199,6 +216,18 @@ laws! {
     as_many_devices_as_promised,
     it_says_what_it_is,
     strange_names_are_no_bridges,
+    what_is_off_or_absent_cannot_be_changed,
+    a_disk_is_plugged_in_until_the_power_goes,
+    what_is_plugged_in_and_defined_is_there_after_the_next_start,
+    a_disk_that_is_missing_or_taken_is_not_plugged_in,
+    an_interface_is_plugged_in_once,
+    what_is_not_plugged_in_is_pulled_out_already,
+    a_guest_that_does_not_listen_keeps_its_devices,
+    vcpus_are_plugged_in_up_to_the_most,
+    memory_is_at_most_what_it_was_started_with,
+    discs_come_and_go,
+    a_domain_starts_with_its_disc_and_not_without,
+    as_many_devices_as_promised_can_be_plugged_in,
 }
 
 fn what_is_defined_is_off_and_listed(bench: &Bench) {
@@ -376,7 +405,7 @@ fn as_many_devices_as_promised(bench: &Bench) {
     let disks: Vec<_> = (0..can.max_disks).map(|_| bench.disk()).collect();
     spec.disks = self::spec(&disks).disks;
     spec.nics = (0..can.max_nics).map(|n| nic(n as u8, NicLink::User)).collect();
-    spec.vcpus = can.max_vcpus;
+    (spec.vcpus, spec.max_vcpus) = (can.max_vcpus, can.max_vcpus);
     let vm = bench.vm_with(&spec);
     vm.start(Start::Paused);
     assert_eq!(vm.state(), PowerState::Paused);

@@ -35,13 +35,55 @@ pub struct Beat {
     pub seq: u64,
 }
 
+/// What the guest finds plugged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    pub cpus: u32,
+    /// Memory that its kernel has to give, in KiB.
+    pub memory: u64,
+    /// `vda`, `vdb`.
+    pub disks: Vec<String>,
+    pub nics: u32,
+    /// The label of the disc in the drive.
+    pub disc: Option<String>,
+}
+
 /// `None`: there is none yet.
-fn beat(image: &Path, format: Format, offset: u64) -> Option<Beat> {
+fn line(image: &Path, format: Format, offset: u64) -> Option<String> {
     let read = lab("heartbeat.sh").arg(image).arg(format.word()).arg(offset.to_string()).output().unwrap();
     // An image that is written to may be caught between two of its own changes.
     let line = read.status.success().then(|| String::from_utf8_lossy(&read.stdout).into_owned())?;
-    let number = |key: &str| line.split(' ').find_map(|word| word.strip_prefix(key)?.parse().ok());
-    line.starts_with("PENGX-HB ").then_some(Beat { boots: number("boots=")?, seq: number("seq=")? })
+    line.starts_with("PENGX-HB ").then_some(line)
+}
+
+fn word<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    line.trim_end().split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+}
+
+fn beat(image: &Path, format: Format, offset: u64) -> Option<Beat> {
+    let line = line(image, format, offset)?;
+    Some(Beat { boots: word(&line, "boots")?.parse().ok()?, seq: word(&line, "seq")?.parse().ok()? })
+}
+
+fn sight(image: &Path, format: Format) -> Option<Sight> {
+    let line = line(image, format, SYSTEM)?;
+    Some(Sight {
+        cpus: word(&line, "cpus")?.parse().ok()?,
+        memory: word(&line, "mem")?.parse().ok()?,
+        disks: word(&line, "disks")?.split(',').map(str::to_owned).collect(),
+        nics: word(&line, "nics")?.parse().ok()?,
+        disc: word(&line, "cd").filter(|label| *label != "-").map(str::to_owned),
+    })
+}
+
+/// Waits until the guest of this system disk says that it finds this; what it then says.
+pub fn until_seen(image: &Path, format: Format, what: &str, is: impl Fn(&Sight) -> bool) -> Sight {
+    let mut last = None;
+    wait_within(BOOT, &format!("the guest of {} to see {what}", image.display()), || {
+        last = sight(image, format);
+        Ok(last.as_ref().is_some_and(&is))
+    });
+    last.unwrap()
 }
 
 /// Waits until the guest has written one more heartbeat than there is now; the newest.

@@ -15,7 +15,10 @@
 #   its heartbeat's number on the screen every two seconds;
 # - writes one line each half second to partition 2, and to the first sector of every
 #   other disk that is blank or has such a line (heartbeat.sh reads it):
-#       PENGX-HB disk=vda2 boots=3 seq=0000000042 up=12.34 boot=<kernel's boot id>
+#       PENGX-HB disk=vda2 boots=3 seq=0000000042 up=12.34 boot=<kernel's boot id> cpus=1
+#       mem=<KiB> disks=vda,vdb nics=1 cd=<volume label, - without a disc>
+#   where cpus are those online, mem goes down and up with the balloon, and a blank in
+#   the label is shown as _;
 # - powers off at the ACPI button, shuts down or reboots at the agent's word;
 # - takes new network cards (DHCP), CPUs and disks into use; has a shell on ttyS0.
 # It needs 96 MiB of memory, and a disk on virtio, SCSI, SATA or IDE.
@@ -169,8 +172,19 @@ last() { # device: the number in its line
     dd if=$1 bs=512 count=1 2>/dev/null | sed -n 's/^PENGX-HB.* seq=0*\([0-9][0-9]*\).*/\1/p' | head -1
 }
 put() { # device
-    printf '%-511s\n' "PENGX-HB disk=${1#/dev/} boots=$BOOTS seq=$(printf %010d $SEQ) up=$UP boot=$BOOTID" |
+    printf '%-511s\n' "PENGX-HB disk=${1#/dev/} boots=$BOOTS seq=$(printf %010d $SEQ) up=$UP boot=$BOOTID$SEES" |
         dd of=$1 bs=512 count=1 conv=notrunc,fsync 2>/dev/null
+}
+look() { # what is plugged in
+    CPUS=$(grep -c ^processor /proc/cpuinfo)
+    read -r _ MEM _ < /proc/meminfo
+    DISKS= COUNT=0 CD=
+    for s in /sys/block/vd? /sys/block/sd?; do [ -e $s ] && DISKS=$DISKS,${s##*/}; done
+    for s in /sys/class/net/eth*; do [ -e $s ] && COUNT=$((COUNT+1)); done
+    # The volume label of ISO 9660 is at byte 40 of sector 16.
+    [ -b /dev/sr0 ] && CD=$(dd if=/dev/sr0 bs=2048 skip=16 count=1 2>/dev/null | dd bs=1 skip=40 count=32 2>/dev/null |
+        tr -d '\0' | sed 's/ *$//; s/ /_/g')
+    SEES=" cpus=$CPUS mem=$MEM disks=${DISKS#,} nics=$COUNT cd=${CD:--}"
 }
 SEQ=
 [ -n "$DISK" ] && SEQ=$(last /dev/${DISK}2)
@@ -179,6 +193,7 @@ NICS=
 while :; do
     SEQ=$((SEQ+1))
     read -r UP _ < /proc/uptime
+    look
     [ -n "$DISK" ] && put /dev/${DISK}2
     for s in /sys/block/vd? /sys/block/sd?; do
         d=${s##*/}

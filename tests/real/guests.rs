@@ -24,7 +24,8 @@ impl Guest {
     /// Each disk's image is told apart by the domain's own words.
     fn new(libvirtd: &Libvirtd, id: String, format: Format) -> Self {
         let list = libvirtd.virsh(&["domblklist", &id]);
-        let images = list.lines().filter_map(|line| line.split_whitespace().nth(1));
+        // A drive without a disc shows a dash.
+        let images = list.lines().filter_map(|line| line.split_whitespace().nth(1)).filter(|image| *image != "-");
         let hearts = images.enumerate().map(|(n, image)| (PathBuf::from(image), format, [SYSTEM, EXTRA][n])).collect();
         Self { id, hearts }
     }

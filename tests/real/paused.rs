@@ -22,7 +22,8 @@ pub(super) struct Paused {
 
 impl Paused {
     pub(super) fn new(uri: &str, call_timeout: Duration, power_timeout: Duration) -> Arc<Self> {
-        let options = LibvirtOptions { call_timeout, power_timeout, domain_type: DomainType::Qemu };
+        let options =
+            LibvirtOptions { call_timeout, power_timeout, domain_type: DomainType::Qemu, ..LibvirtOptions::default() };
         Arc::new(Self { libvirt: LibvirtHypervisor::new(uri, options).unwrap(), before_start: Mutex::default() })
     }
 

@@ -10,6 +10,12 @@ use crate::model::{PowerState, VmId};
 /// The longest reason that a client is shown, in characters.
 const MAX_WHY: usize = 400;
 
+/// What libvirt puts before its reasons, which says nothing to a reader.
+const NOISE: [&str; 3] = ["internal error: ", "invalid argument: ", "XML error: "];
+
+/// What libvirt puts before QEMU's, with the name of the command.
+const COMMAND: &str = "unable to execute QEMU command '";
+
 /// Why a call failed: libvirt said so, or we did.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -37,6 +43,12 @@ pub(super) fn is_absent(error: &VirtError) -> bool {
 /// The domain's state forbids it.
 pub(super) fn is_wrong_state(error: &VirtError) -> bool {
     error.code().to_raw() == sys::VIR_ERR_OPERATION_INVALID
+}
+
+/// The guest has not yet answered the last time that it was asked to let go of a device. Only a text tells: it is QEMU's,
+/// which speaks English alone.
+pub(super) fn is_asked_already(error: &VirtError) -> bool {
+    error.message().contains("already in the process of unplug")
 }
 
 /// The connection, not the action, is at fault.
@@ -116,7 +128,16 @@ fn clean(message: &str) -> (&'static str, String) {
                 // `-blockdev {"driver": ...}: reason`: the option is ours and of no use to a reader.
                 if said.starts_with('-') { said.rsplit_once("}: ").map_or(said, |(_, why)| why) } else { said }
             }
-            None => line.strip_prefix("internal error: ").unwrap_or(line),
+            None => {
+                let said = NOISE.iter().find_map(|noise| line.strip_prefix(noise)).unwrap_or(line);
+                match said.strip_prefix(COMMAND).and_then(|rest| rest.split_once("': ")) {
+                    Some((_, said)) => {
+                        by = "QEMU";
+                        said
+                    }
+                    None => said,
+                }
+            }
         };
         if !words.trim().is_empty() {
             parts.push(words.trim());
@@ -190,6 +211,16 @@ mod tests {
                  cannot set up guest memory 'pc.ram': Cannot allocate memory\n",
                 "QEMU",
                 "cannot set up guest memory 'pc.ram': Cannot allocate memory",
+            ),
+            (
+                "internal error: unable to execute QEMU command 'device_add': Failed to get \"write\" lock",
+                "QEMU",
+                "Failed to get \"write\" lock",
+            ),
+            (
+                "invalid argument: cannot set memory higher than max memory",
+                "libvirt",
+                "cannot set memory higher than max memory",
             ),
             ("", "libvirt", ""),
         ] {

@@ -94,6 +94,13 @@ pub(super) fn state(domain: &Domain) -> Result<RawState, Error> {
     if done < 0 { Err(Error::last_error()) } else { Ok(raw) }
 }
 
+/// Asks the guest to let go of a device, and does not wait for it.
+pub(super) fn ask_to_let_go(domain: &Domain, alias: &CStr) -> Result<(), Error> {
+    // SAFETY: the domain and the alias are valid while they are borrowed; libvirt keeps neither.
+    let done = unsafe { sys::virDomainDetachDeviceAlias(domain.as_ptr(), alias.as_ptr(), sys::VIR_DOMAIN_AFFECT_LIVE) };
+    if done < 0 { Err(Error::last_error()) } else { Ok(()) }
+}
+
 /// What libvirt calls back.
 struct Hook(Box<dyn Fn() + Send + Sync>);
 

@@ -5,28 +5,26 @@
 //! is the truth; nothing is remembered but the place of a screen, which cannot move while a domain runs.
 
 mod calls;
+mod devices;
 mod domain_xml;
 mod errors;
 mod ffi;
 mod link;
+mod states;
 
-use std::collections::HashSet;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use virt::domain::Domain;
 use virt_sys as sys;
 
 use self::calls::{Calls, Missed};
-use self::domain_xml::Screen;
 use self::errors::{Deed, Fault};
-use self::ffi::RawState;
 use self::link::{Connection, Link};
+use self::states::power_state;
 use super::{Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb, bridges};
 use crate::error::{Error, Result};
 use crate::model::{
-    DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, Mac, MiB, NicSpec, PowerState, VmId, VncEndpoint,
-    VolumeSource,
+    DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, Mac, MiB, NicSpec, PowerState, VmId, VolumeSource,
 };
 
 /// The most calls at once of one connection. libvirtd serves five; while five are stuck it reads nothing more of that
@@ -49,6 +47,8 @@ pub struct LibvirtOptions {
     pub call_timeout: Duration,
     /// The deadline of starting and powering off, for which libvirt waits for QEMU.
     pub power_timeout: Duration,
+    /// How long a guest may take to let go of a device.
+    pub device_timeout: Duration,
     pub domain_type: DomainType,
 }
 
@@ -57,6 +57,7 @@ impl Default for LibvirtOptions {
         Self {
             call_timeout: Duration::from_secs(10),
             power_timeout: Duration::from_secs(60),
+            device_timeout: Duration::from_secs(20),
             domain_type: DomainType::Auto,
         }
     }
@@ -191,69 +192,6 @@ impl Connection {
         }
     }
 
-    /// For a sentence; `Unknown` if libvirt will not say.
-    fn state_now(&self, id: VmId) -> PowerState {
-        self.find(id).and_then(|domain| ffi::state(&domain)).map_or(PowerState::Unknown, power_state)
-    }
-
-    fn statuses(&self) -> Result<Vec<DomainStatus>, Fault> {
-        let rows = ffi::all_states(&self.connect)?;
-        let mut running = HashSet::new();
-        let mut statuses = Vec::with_capacity(rows.len());
-        for row in rows {
-            let id = VmId(row.uuid);
-            let state = power_state(row.raw);
-            let vnc = match row.run {
-                Some(run) if state.is_active() => {
-                    running.insert(id);
-                    self.screen(id, run)?
-                }
-                _ => None,
-            };
-            statuses.push(DomainStatus { id, state, vnc });
-        }
-        self.screens.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| running.contains(id));
-        Ok(statuses)
-    }
-
-    fn status(&self, id: VmId) -> Result<Option<DomainStatus>, Fault> {
-        let Some(domain) = self.find_if_there(id)? else { return Ok(None) };
-        let raw = match ffi::state(&domain) {
-            Ok(raw) => raw,
-            Err(error) if errors::is_absent(&error) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let state = power_state(raw);
-        let vnc = match domain.id() {
-            Some(run) if state.is_active() => self.screen(id, run)?,
-            _ => None,
-        };
-        Ok(Some(DomainStatus { id, state, vnc }))
-    }
-
-    /// Asked of libvirt once for each run.
-    fn screen(&self, id: VmId, run: u32) -> Result<Option<VncEndpoint>, Fault> {
-        let known = self.screens.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-        if let Some((of_run, endpoint)) = known
-            && of_run == run
-        {
-            return Ok(endpoint);
-        }
-        let document = match self.find(id).and_then(|domain| domain.xml_desc(0)) {
-            Ok(document) => document,
-            Err(error) if errors::is_absent(&error) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let endpoint = match domain_xml::screen(&document)? {
-            Screen::NotYet => return Ok(None),
-            Screen::None => None,
-            Screen::At(endpoint) => Some(endpoint),
-        };
-        let mut screens = self.screens.lock().unwrap_or_else(PoisonError::into_inner);
-        screens.insert(id, (run, endpoint.clone()));
-        Ok(endpoint)
-    }
-
     fn undefine(&self, id: VmId, patience: Patience) -> Result<(), Fault> {
         let Some(domain) = self.find_if_there(id)? else { return Ok(()) };
         // libvirt would make a running domain transient instead of refusing.
@@ -326,11 +264,11 @@ impl Hypervisor for LibvirtHypervisor {
             max_nics: 32,
             user_network: true,
             pause: true,
-            live_vcpus: false,
-            live_memory: false,
-            live_disks: false,
-            live_nics: false,
-            live_disc: false,
+            live_vcpus: true,
+            live_memory: true,
+            live_disks: true,
+            live_nics: true,
+            live_disc: true,
             mac_prefix: [0x52, 0x54, 0x00],
         }
     }
@@ -397,36 +335,48 @@ impl Hypervisor for LibvirtHypervisor {
         self.act(Verb::Unpause, id, Domain::resume)
     }
 
-    fn set_vcpus(&self, id: VmId, _count: u32) -> Result<()> {
-        Err(later(id, Verb::SetVcpus))
+    fn set_vcpus(&self, id: VmId, count: u32) -> Result<()> {
+        self.call_in_time(Verb::SetVcpus, Some(id), move |connection, patience| {
+            connection.set_vcpus(id, count, patience)
+        })
     }
 
-    fn set_memory(&self, id: VmId, _memory: MiB) -> Result<()> {
-        Err(later(id, Verb::SetMemory))
+    fn set_memory(&self, id: VmId, memory: MiB) -> Result<()> {
+        let kib = devices::kib(memory)?;
+        self.act(Verb::SetMemory, id, move |domain| domain.set_memory_flags(kib, sys::VIR_DOMAIN_MEM_LIVE).map(drop))
     }
 
     fn memory(&self, id: VmId) -> Result<MiB> {
-        Err(later(id, Verb::Memory))
+        self.call(Verb::Memory, Some(id), move |connection| connection.memory(id))
     }
 
-    fn attach_disk(&self, id: VmId, _disk: &DiskSpec) -> Result<()> {
-        Err(later(id, Verb::AttachDisk))
+    fn attach_disk(&self, id: VmId, disk: &DiskSpec) -> Result<()> {
+        let disk = disk.clone();
+        self.call_in_time(Verb::AttachDisk, Some(id), move |connection, patience| {
+            connection.attach_disk(id, &disk, patience)
+        })
     }
 
-    fn detach_disk(&self, id: VmId, _order: u32) -> Result<()> {
-        Err(later(id, Verb::DetachDisk))
+    fn detach_disk(&self, id: VmId, order: u32) -> Result<()> {
+        self.detach(Verb::DetachDisk, id, |device| device.is_disk(order))
     }
 
-    fn attach_nic(&self, id: VmId, _nic: &NicSpec) -> Result<()> {
-        Err(later(id, Verb::AttachNic))
+    fn attach_nic(&self, id: VmId, nic: &NicSpec) -> Result<()> {
+        let nic = nic.clone();
+        self.call_in_time(Verb::AttachNic, Some(id), move |connection, patience| {
+            connection.attach_nic(id, &nic, patience)
+        })
     }
 
-    fn detach_nic(&self, id: VmId, _mac: Mac) -> Result<()> {
-        Err(later(id, Verb::DetachNic))
+    fn detach_nic(&self, id: VmId, mac: Mac) -> Result<()> {
+        self.detach(Verb::DetachNic, id, |device| device.is_nic(mac))
     }
 
-    fn change_disc(&self, id: VmId, _disc: Option<&VolumeSource>) -> Result<()> {
-        Err(later(id, Verb::ChangeDisc))
+    fn change_disc(&self, id: VmId, disc: Option<&VolumeSource>) -> Result<()> {
+        let disc = disc.cloned();
+        self.call_in_time(Verb::ChangeDisc, Some(id), move |connection, patience| {
+            connection.change_disc(id, disc.as_ref(), patience)
+        })
     }
 
     fn size(&self, id: VmId) -> Result<GuestSize> {
@@ -450,25 +400,6 @@ impl Hypervisor for LibvirtHypervisor {
     }
 }
 
-fn later(id: VmId, verb: Verb) -> Error {
-    let what = format!("{} vm {id}", verb.phrase());
-    Error::new(crate::error::ErrorKind::Unsupported { what, by: "libvirt".to_owned() })
-}
-
-/// A domain that failed to start is off as it was before; only one that ran can have crashed.
-fn power_state(RawState { state, reason }: RawState) -> PowerState {
-    let (Ok(state), Ok(reason)) = (u32::try_from(state), u32::try_from(reason)) else { return PowerState::Unknown };
-    match (state, reason) {
-        (sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED | sys::VIR_DOMAIN_SHUTDOWN, _) => PowerState::Running,
-        (sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED, _) => PowerState::Paused,
-        (sys::VIR_DOMAIN_SHUTOFF, sys::VIR_DOMAIN_SHUTOFF_CRASHED) | (sys::VIR_DOMAIN_CRASHED, _) => {
-            PowerState::Crashed
-        }
-        (sys::VIR_DOMAIN_SHUTOFF, _) => PowerState::Shutdown,
-        _ => PowerState::Unknown,
-    }
-}
-
 /// libvirt's numbers are `major * 1,000,000 + minor * 1,000 + release`.
 fn version(number: u32) -> String {
     format!("{}.{}.{}", number / 1_000_000, number / 1_000 % 1_000, number % 1_000)
@@ -477,30 +408,6 @@ fn version(number: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_state_of_libvirt_has_a_word() {
-        for (state, reason, word) in [
-            (0, 0, PowerState::Unknown),
-            (1, 1, PowerState::Running),
-            (2, 0, PowerState::Running),
-            (3, 1, PowerState::Paused),
-            (4, 1, PowerState::Running),
-            (5, 0, PowerState::Shutdown),
-            (5, 1, PowerState::Shutdown),
-            (5, 2, PowerState::Shutdown),
-            (5, 3, PowerState::Crashed),
-            (5, 6, PowerState::Shutdown),
-            (5, 99, PowerState::Shutdown),
-            (6, 1, PowerState::Crashed),
-            (7, 0, PowerState::Paused),
-            (8, 0, PowerState::Unknown),
-            (-1, -1, PowerState::Unknown),
-            (i32::MAX, 0, PowerState::Unknown),
-        ] {
-            assert_eq!(power_state(RawState { state, reason }), word, "{state}/{reason}");
-        }
-    }
 
     #[test]
     fn versions_are_for_people() {

@@ -146,6 +146,7 @@ fn a_hung_libvirtd_holds_nobody_longer_than_the_deadline() {
     let options = LibvirtOptions {
         call_timeout: Duration::from_secs(2),
         power_timeout: Duration::from_secs(2),
+        device_timeout: Duration::from_secs(2),
         domain_type: DomainType::Qemu,
     };
     let connected = Arc::new(LibvirtHypervisor::new(&libvirtd.uri, options.clone()).unwrap());
@@ -179,13 +180,22 @@ fn a_hung_libvirtd_holds_nobody_longer_than_the_deadline() {
     bell.until("it works", || connected.domains().is_ok());
 }
 
+/// Waits two seconds for a call, and a minute for starting and ending a guest.
+fn impatient(libvirtd: &Libvirtd) -> Bench {
+    let options = LibvirtOptions {
+        call_timeout: Duration::from_secs(2),
+        power_timeout: NEVER,
+        device_timeout: Duration::from_secs(2),
+        domain_type: DomainType::Qemu,
+    };
+    Bench::new(Arc::new(LibvirtHypervisor::new(&libvirtd.uri, options).unwrap()))
+}
+
 /// libvirtd serves five calls of a connection at once, and answers not even keep-alive while all five are stuck.
 #[test]
 fn hung_guests_take_nothing_away_from_the_others() {
     let libvirtd = Libvirtd::disturbed();
-    let options =
-        LibvirtOptions { call_timeout: Duration::from_secs(2), power_timeout: NEVER, domain_type: DomainType::Qemu };
-    let bench = Bench::new(Arc::new(LibvirtHypervisor::new(&libvirtd.uri, options).unwrap()));
+    let bench = impatient(&libvirtd);
     let hypervisor = &bench.hypervisor;
     let vms: Vec<_> = (0..6).map(|_| bench.vm(&[])).collect();
     vms.iter().for_each(|vm| vm.start(Start::Paused));
@@ -205,6 +215,85 @@ fn hung_guests_take_nothing_away_from_the_others() {
         assert!(Instant::now() < deadline, "calls never work again");
     }
     assert_eq!(vms[0].state(), PowerState::Paused);
+}
+
+#[test]
+fn what_a_hung_guest_was_asked_is_found_out_by_looking() {
+    let libvirtd = Libvirtd::disturbed();
+    let bench = impatient(&libvirtd);
+    let hypervisor = &bench.hypervisor;
+    let (vm, other) = (bench.vm(&[bench.disk()]), bench.vm(&[]));
+    vm.start(Start::Paused);
+    other.start(Start::Paused);
+    let file = bench.disk();
+    let (disk, nic) = (disk_spec(1, &file), nic(1, NicLink::User));
+    let hung = Stopped::new(libvirtd.guest_pid(&domain_name(&vm)));
+    assert!(is_unavailable(&hypervisor.attach_disk(vm.id, &disk)));
+    assert!(is_unavailable(&hypervisor.attach_nic(vm.id, &nic)));
+    assert!(is_unavailable(&hypervisor.detach_disk(vm.id, 0)));
+    // Others are not held up.
+    hypervisor.attach_nic(other.id, &nic).unwrap();
+    assert_eq!((vm.state(), other.state()), (PowerState::Paused, PowerState::Paused));
+    hypervisor.memory(vm.id).unwrap();
+    drop(hung);
+    let deadline = Instant::now() + NEVER;
+    for attach in [&|| hypervisor.attach_disk(vm.id, &disk) as Result<()>, &|| hypervisor.attach_nic(vm.id, &nic)]
+        as [&dyn Fn() -> Result<()>; 2]
+    {
+        let mut last = attach();
+        while is_unavailable(&last) {
+            assert!(Instant::now() < deadline, "calls never work again");
+            last = attach();
+        }
+        last.unwrap();
+    }
+    let document = libvirtd.virsh(&["dumpxml", &domain_name(&vm)]);
+    assert_eq!(
+        (document.matches(file.to_str().unwrap()).count(), document.matches(&nic.mac.to_string()).count()),
+        (1, 1)
+    );
+    assert!(is_held(&bench, &file));
+}
+
+#[test]
+fn a_title_comes_back_as_it_was() {
+    let bench = Bench::libvirt();
+    for title in [
+        "웹 서버 1호기",
+        "שרת אינטרנט \u{200f}RTL\u{200e} خادم",
+        "🖥️👩\u{200d}💻",
+        "e\u{301}\u{323} \u{1112}\u{1161}\u{11ab}",
+        "<b a='1' c=\"2\">&amp; ]]> <!-- &#0;",
+        "",
+    ] {
+        let spec = DomainSpec { title: title.to_owned(), ..spec(&[]) };
+        let vm = bench.vm_with(&spec);
+        let shown = Libvirtd::shared().virsh(&["desc", "--title", &domain_name(&vm)]);
+        let none = format!("No title for domain: {}", domain_name(&vm));
+        assert_eq!(shown.trim_end_matches('\n'), if title.is_empty() { &none } else { title });
+    }
+}
+
+/// An installer ejects its disc at its end; whoever puts the same one in again expects a closed drive.
+#[test]
+fn an_ejected_disc_can_be_put_in_again() {
+    let bench = Bench::libvirt();
+    let disc = VolumeSource::File(bench.disk());
+    let spec = DomainSpec { disc: Some(disc.clone()), ..spec(&[]) };
+    let vm = bench.vm_with(&spec);
+    vm.start(Start::Paused);
+    let document = || Libvirtd::shared().virsh(&["dumpxml", &domain_name(&vm)]);
+    let open = r#"{"execute": "blockdev-open-tray", "arguments": {"id": "ide0-1-0", "force": true}}"#;
+    Libvirtd::shared().virsh(&["qemu-monitor-command", &domain_name(&vm), open]);
+    let deadline = Instant::now() + NEVER;
+    while !document().contains("tray='open'") {
+        assert!(Instant::now() < deadline, "libvirt does not see the open drive: {}", document());
+        thread::yield_now();
+    }
+    bench.hypervisor.change_disc(vm.id, Some(&disc)).unwrap();
+    let now = document();
+    let VolumeSource::File(file) = &disc;
+    assert!(!now.contains("tray='open'") && now.contains(file.to_str().unwrap()), "{now}");
 }
 
 #[test]

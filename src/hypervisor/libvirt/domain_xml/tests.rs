@@ -8,7 +8,7 @@ fn spec() -> DomainSpec {
         id: "5f1d3e0a-9f5c-4f43-8b6e-1d1f6a3f2a10".parse().unwrap(),
         title: "web <1>".to_owned(),
         vcpus: 2,
-        max_vcpus: 2,
+        max_vcpus: 4,
         memory: MiB(512),
         max_memory: MiB(1024),
         disks: Vec::new(),
@@ -24,17 +24,19 @@ fn disk(order: u32, file: &str, format: Format, cache: CacheMode) -> DiskSpec {
 }
 
 /// The document around its devices.
-fn document(domain_type: &str, cpu: &str, devices: &str) -> String {
+fn document(domain_type: &str, cpu: &str, disks: &str, disc: &str, nics: &str) -> String {
     format!(
         "<domain type='{domain_type}'>
   <name>pengx-5f1d3e0a-9f5c-4f43-8b6e-1d1f6a3f2a10</name>
   <uuid>5f1d3e0a-9f5c-4f43-8b6e-1d1f6a3f2a10</uuid>
+  <title>web &lt;1&gt;</title>
   <memory unit='MiB'>1024</memory>
   <currentMemory unit='MiB'>512</currentMemory>
-  <vcpu>2</vcpu>
+  <vcpu current='2'>4</vcpu>
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
     <boot dev='hd'/>
+    <boot dev='cdrom'/>
   </os>
   <features>
     <acpi/>
@@ -45,7 +47,21 @@ fn document(domain_type: &str, cpu: &str, devices: &str) -> String {
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>restart</on_reboot>
   <on_crash>destroy</on_crash>
-  <devices>{devices}
+  <devices>
+    <controller type='pci' index='1' model='pci-bridge'>
+      <address type='pci' domain='0' bus='0' slot='31' function='0'/>
+    </controller>
+    <controller type='pci' index='2' model='pci-bridge'>
+      <address type='pci' domain='0' bus='0' slot='30' function='0'/>
+    </controller>
+    <controller type='pci' index='3' model='pci-bridge'>
+      <address type='pci' domain='0' bus='0' slot='29' function='0'/>
+    </controller>{disks}
+    <disk type='file' device='cdrom'>
+      <driver name='qemu' type='raw'/>{disc}
+      <target dev='hdc' bus='ide'/>
+      <readonly/>
+    </disk>{nics}
     <serial type='pty'/>
     <console type='pty'/>
     <channel type='unix'>
@@ -68,8 +84,8 @@ fn document(domain_type: &str, cpu: &str, devices: &str) -> String {
 
 #[test]
 fn whole_documents() {
-    assert_eq!(write(&spec(), false).unwrap(), document("qemu", "maximum", ""));
-    assert_eq!(write(&spec(), true).unwrap(), document("kvm", "host-passthrough", ""));
+    assert_eq!(write(&spec(), false).unwrap(), document("qemu", "maximum", "", "", ""));
+    assert_eq!(write(&spec(), true).unwrap(), document("kvm", "host-passthrough", "", "", ""));
 
     let mut full = spec();
     full.disks = vec![
@@ -80,7 +96,8 @@ fn whole_documents() {
         NicSpec { mac: "52:54:00:00:00:01".parse().unwrap(), link: NicLink::Bridge("br0".to_owned()) },
         NicSpec { mac: "52:54:00:00:00:02".parse().unwrap(), link: NicLink::User },
     ];
-    let devices = "
+    full.disc = Some(VolumeSource::File(PathBuf::from("/s/disc.iso")));
+    let disks = "
     <disk type='file' device='disk'>
       <driver name='qemu' type='qcow2' cache='none' discard='unmap'/>
       <source file='/s/one.qcow2'/>
@@ -94,7 +111,10 @@ fn whole_documents() {
       <backingStore/>
       <target dev='vdb' bus='virtio'/>
       <serial>0c0ffee0111142228333</serial>
-    </disk>
+    </disk>";
+    let disc = "
+      <source file='/s/disc.iso'/>";
+    let nics = "
     <interface type='bridge'>
       <mac address='52:54:00:00:00:01'/>
       <source bridge='br0'/>
@@ -104,7 +124,42 @@ fn whole_documents() {
       <mac address='52:54:00:00:00:02'/>
       <model type='virtio'/>
     </interface>";
-    assert_eq!(write(&full, false).unwrap(), document("qemu", "maximum", devices));
+    assert_eq!(write(&full, false).unwrap(), document("qemu", "maximum", disks, disc, nics));
+
+    full.title = String::new();
+    assert!(!write(&full, false).unwrap().contains("title"));
+}
+
+#[test]
+fn what_is_plugged_in_has_the_words_of_the_definition() {
+    let mut spec = spec();
+    spec.disks = vec![disk(1, "/s/two.raw", Format::Raw, CacheMode::Writeback)];
+    let link = |link| NicSpec { mac: "52:54:00:00:00:01".parse().unwrap(), link };
+    spec.nics = vec![link(NicLink::User), link(NicLink::Bridge("br0".to_owned()))];
+    spec.disc = Some(VolumeSource::File(PathBuf::from("/s/disc.iso")));
+    let whole = write(&spec, false).unwrap();
+    let mut parts = vec![super::disk(&spec.disks[0]).unwrap(), drive(spec.disc.as_ref()).unwrap()];
+    parts.extend(spec.nics.iter().map(|spec| nic(spec).unwrap()));
+    for part in parts {
+        assert!(part.trim().starts_with('<') && whole.contains(part.trim()), "{part} is not in {whole}");
+    }
+    spec.disc = None;
+    assert!(write(&spec, false).unwrap().contains(drive(None).unwrap().trim()));
+}
+
+#[test]
+fn a_title_is_one_line_of_anything() {
+    for (name, shown) in [
+        ("plain", "plain"),
+        ("웹 서버 — שרת 🖥\u{fe0f} e\u{301} 'a' & <b> \"c\"", "웹 서버 — שרת 🖥\u{fe0f} e\u{301} 'a' & <b> \"c\""),
+        ("a\r\nb\tc\0d\u{1b}e\u{85}f\u{2028}g\u{ffff}", "abcdefg\u{ffff}"),
+        ("\n", ""),
+    ] {
+        assert_eq!(title(name), shown);
+    }
+    let mut spec = spec();
+    spec.title = "a\u{ffff}b".to_owned();
+    assert!(write(&spec, false).unwrap().contains("<title>ab</title>"));
 }
 
 /// The values of an attribute, in the order of the document, as a reader of XML sees them.
@@ -191,4 +246,28 @@ fn a_screen_is_read_from_the_document_of_a_running_domain() {
         assert_eq!(super::screen(&document).unwrap(), screen, "{devices}");
     }
     assert!(super::screen("<domain><devices></domain>").is_err());
+}
+
+#[test]
+fn devices_are_read_from_the_document_of_a_running_domain() {
+    let document = "<domain type='qemu' id='1'><metadata><disk><alias name='no'/></disk></metadata><devices>
+        <emulator>/usr/bin/qemu-system-x86_64</emulator>
+        <disk type='file' device='disk'><source file='/s/a&amp;b.raw' index='1'/>
+            <backingStore type='file'><source file='/s/base'/></backingStore>
+            <mirror type='file'><source file='/s/copy'/></mirror>
+            <target dev='vdb' bus='virtio'/><alias name='virtio-disk1'/></disk>
+        <disk type='file' device='cdrom'><target dev='hdc' bus='ide' tray='open'/><alias name='ide0-1-0'/></disk>
+        <interface type='user'><mac address='52:54:00:00:00:01'/><target dev='vnet0'/><alias name='net0'/></interface>
+        </devices></domain>";
+    let found = devices(document).unwrap();
+    let aliases = |is: &dyn Fn(&Device) -> bool| -> Vec<&str> {
+        found.iter().filter(|device| is(device)).map(|device| device.alias.as_str()).collect()
+    };
+    assert_eq!(aliases(&|device| device.is_disk(1)), ["virtio-disk1"]);
+    assert_eq!(aliases(&|device| device.file.as_deref() == Some("/s/a&b.raw")), ["virtio-disk1"]);
+    assert_eq!(aliases(&|device| device.is_disk(0)), [""; 0]);
+    assert_eq!(aliases(&Device::is_drive), ["ide0-1-0"]);
+    assert_eq!(aliases(&|device| device.is_open), ["ide0-1-0"]);
+    assert_eq!(aliases(&|device| device.is_nic("52:54:00:00:00:01".parse().unwrap())), ["net0"]);
+    assert_eq!(aliases(&|device| device.is_nic("52:54:00:00:00:02".parse().unwrap())), [""; 0]);
 }
