@@ -143,6 +143,7 @@ pub(super) fn what_is_not_plugged_in_is_pulled_out_already(bench: &Bench) {
 pub(super) fn a_guest_that_does_not_listen_keeps_its_devices(bench: &Bench) {
     let vm = bench.vm(&[bench.disk()]);
     let (file, nic) = (bench.disk(), nic(1, NicLink::User));
+    let disk = disk_spec(1, &file);
     // Real guests here never got beyond their firmware, or never began.
     if let Some(fake) = &bench.fake {
         assert!(fake.set_deaf(vm.id, true));
@@ -150,14 +151,14 @@ pub(super) fn a_guest_that_does_not_listen_keeps_its_devices(bench: &Bench) {
     for how in [Start::Paused, Start::Running] {
         vm.start(how);
         let state = vm.state();
-        bench.hypervisor.attach_disk(vm.id, &disk_spec(1, &file)).unwrap();
+        bench.hypervisor.attach_disk(vm.id, &disk).unwrap();
         bench.hypervisor.attach_nic(vm.id, &nic).unwrap();
         for _ in 0..2 {
             timed_out(bench.hypervisor.detach_disk(vm.id, 1));
             timed_out(bench.hypervisor.detach_nic(vm.id, nic.mac));
         }
         assert!(is_held(bench, &file));
-        bench.hypervisor.attach_disk(vm.id, &disk_spec(1, &file)).unwrap();
+        bench.hypervisor.attach_disk(vm.id, &disk).unwrap();
         bench.hypervisor.attach_nic(vm.id, &nic).unwrap();
         assert_eq!(vm.state(), state);
         bench.hypervisor.destroy(vm.id).unwrap();
