@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hypervisor::Verb;
 use crate::model::{DiskSpec, MiB, NicSpec, VmId, VolumeSource};
 
-/// Between two looks at a guest that was asked to let go; most need a quarter of a second.
+/// Between two looks at a guest that was asked to let go; most need a third of a second.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A guest that boots loses what it was asked before, so it is asked again. QEMU may refuse to ask twice within 5 s.
