@@ -38,6 +38,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub pm_uuid: Option<PmId>,
     pub ssh_public_key: Option<PathBuf>,
+    /// Where the keys of the site's hosts go; `None` if nothing says where our home is.
+    pub authorized_keys: Option<PathBuf>,
     pub bridge_prefix: String,
     /// From a client's name for a bridge to what this host has.
     pub bridges: HashMap<String, NicLink>,
@@ -131,6 +133,7 @@ impl Config {
             hypervisor: given.hypervisor.clone().or(hypervisor).unwrap_or_else(|| "auto".to_owned()),
             pm_uuid: top.parsed("pm_uuid", &mut bad),
             ssh_public_key: top.parsed("ssh_public_key", &mut bad),
+            authorized_keys: authorized_keys(top.parsed("authorized_keys", &mut bad), &mut bad),
             bridge_prefix: top.text("bridge_prefix", &mut bad).unwrap_or_else(|| "xenbr".to_owned()),
             bridges: bridges(top.section("bridges", &mut bad), &mut bad),
             max_vcpus: max_vcpus(&mut top, &mut bad),
@@ -259,6 +262,33 @@ fn default_data() -> PathBuf {
         .or_else(|| home("HOME").map(|home| home.join(".local/share")))
         .unwrap_or_else(|| Path::new("/var/tmp").to_path_buf())
         .join("pengx")
+}
+
+/// By default where sshd looks for the keys of the user that we are.
+fn authorized_keys(given: Option<PathBuf>, bad: &mut Problems) -> Option<PathBuf> {
+    if let Some(path) = given {
+        if !path.is_absolute() {
+            bad.add("authorized_keys", format!("{} must be an absolute path", path.display()));
+        }
+        return Some(path);
+    }
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    // Users of a directory service are not in the file.
+    let home =
+        home_of(&passwd, rustix::process::geteuid().as_raw()).or_else(|| std::env::var_os("HOME").map(PathBuf::from));
+    home.filter(|home| home.is_absolute()).map(|home| home.join(".ssh/authorized_keys"))
+}
+
+/// `name:password:uid:gid:comment:home:shell`
+fn home_of(passwd: &str, uid: u32) -> Option<PathBuf> {
+    let home = |line: &str| {
+        let fields: Vec<_> = line.split(':').collect();
+        match fields[..] {
+            [_, _, id, _, _, home, ..] if id.parse() == Ok(uid) && !home.is_empty() => Some(PathBuf::from(home)),
+            _ => None,
+        }
+    };
+    passwd.lines().find_map(home)
 }
 
 fn bridges(section: Section, bad: &mut Problems) -> HashMap<String, NicLink> {
@@ -421,6 +451,22 @@ mod tests {
         ] {
             assert!(said.contains(name), "{name} is missing in: {said}");
         }
+    }
+
+    #[test]
+    fn the_keys_of_other_hosts_go_where_sshd_looks() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534::/nonexistent:/bin/false\nbroken:x:7\nempty:x:8:8:::/bin/sh\n";
+        assert_eq!(home_of(passwd, 0), Some("/root".into()));
+        assert_eq!(home_of(passwd, 65_534), Some("/nonexistent".into()));
+        for uid in [7, 8, 9] {
+            assert_eq!(home_of(passwd, uid), None);
+        }
+        let set = load("authorized_keys = '/srv/keys'", &Given::default()).unwrap();
+        assert_eq!(set.authorized_keys, Some("/srv/keys".into()));
+        let default = load("", &Given::default()).unwrap().authorized_keys;
+        assert!(default.is_none_or(|path| path.is_absolute() && path.ends_with(".ssh/authorized_keys")));
+        let said = load("authorized_keys = 'keys'", &Given::default()).unwrap_err().to_string();
+        assert_eq!(said, "authorized_keys: keys must be an absolute path");
     }
 
     #[test]

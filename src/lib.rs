@@ -15,6 +15,7 @@
 //! | | [`storage`] | volumes on storlinks |
 //! | | [`host`] | facts of this machine |
 //! | ground | [`exec`] | the one place that starts a child process |
+//! | | [`patience`] | a deadline for system calls on mounts that may be dead |
 //! | | [`model`], [`error`], [`escape`] | ids, units, records, states; what can go wrong; XML text |
 //!
 //! A first reading: a URI in `dialects/pengx/resources.rs` leads to its handler, `power::start`; that to the operation `StartVm`; that to
@@ -31,6 +32,7 @@ pub mod host;
 pub mod hypervisor;
 pub mod model;
 pub mod operations;
+pub mod patience;
 pub mod serve;
 pub mod server;
 pub mod storage;

@@ -14,7 +14,7 @@ use crate::dialects::pengx;
 use crate::error::{Error, Problems, Result};
 use crate::exec::SystemRunner;
 use crate::hypervisor::{self, DomainType, LibvirtOptions};
-use crate::model::{Clock, Ids, Pm, PmId, RandomIds, SystemClock};
+use crate::model::{Clock, Ids, Pm, PmId, RandomIds, SshKey, SystemClock};
 use crate::operations::{Core, Gate, Parts, Settings, pm};
 use crate::server::{Listener, Tls};
 use crate::store::{Store, accounts};
@@ -128,6 +128,7 @@ fn start(config: &Config) -> Result<(Core, Option<Tls>, File)> {
         ids,
         probe: Arc::new(NoFaults),
         pm,
+        host: host::Host::this(),
         settings: settings(config),
     });
     if migrated {
@@ -159,9 +160,10 @@ fn claim(dir: &Path) -> Result<File> {
 }
 
 fn read_key(path: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Error::invalid("ssh_public_key", format!("{}: {e}", path.display())))?;
-    Ok(text.trim().to_owned())
+    let wrong = |why: String| Error::invalid("ssh_public_key", format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    let key: SshKey = text.parse().map_err(wrong)?;
+    Ok(key.to_string())
 }
 
 async fn listen(config: &Config) -> Result<TcpListener> {
@@ -201,6 +203,7 @@ fn settings(config: &Config) -> Settings {
         bridges: config.bridges.clone(),
         max_vcpus: config.max_vcpus,
         shutdown_timeout: config.shutdown_timeout,
+        authorized_keys: config.authorized_keys.clone(),
         tasks: TaskSettings {
             lock_timeout: config.lock_timeout,
             recover_interval: config.recover_interval,

@@ -9,6 +9,7 @@ mod isos;
 mod later;
 mod manual;
 mod outage;
+mod pms;
 mod protocol;
 mod reads;
 mod refusals;

@@ -5,6 +5,7 @@ mod devices;
 use pengx::error::{ErrorKind, Result};
 use pengx::hypervisor::{Answer, Verb};
 use pengx::model::*;
+use pengx::operations::pm::AuthorizeKeys;
 use pengx::operations::storlink::CreateStorlink;
 use pengx::operations::template::AddTemplate;
 use pengx::operations::vm::{
@@ -42,6 +43,18 @@ fn scenarios() -> Vec<Scenario> {
                 .map(drop)
             },
             done: |app, _| app.store().read(pengx::store::storlinks::all).unwrap().len() == 1,
+        },
+        Scenario {
+            name: "pm.authorize_keys",
+            prepare: |app| {
+                std::fs::write(app.site.settings.authorized_keys.as_ref().unwrap(), "# mine").unwrap();
+                None
+            },
+            run: |app, _| app.run(AuthorizeKeys),
+            done: |app, _| {
+                let keys = World::of(app).authorized_keys.unwrap();
+                keys.starts_with(b"# BEGIN pengx") && keys.ends_with(b"# END pengx\n# mine")
+            },
         },
         Scenario {
             name: "template.add",
@@ -251,8 +264,15 @@ fn judge(app: &App, scenario: &Scenario, vm: Option<VmId>, before: &World, case:
     let last = app.store().read(|c| pengx::store::tasks::recent(c, 1)).unwrap().remove(0);
     let finished = last.state == TaskState::Success && (scenario.done)(app, vm);
     // A power button that was pressed and whose answer was lost has been pressed.
-    let button =
-        matches!(last.kind, TaskKind::VmShutdown | TaskKind::VmPoweroff | TaskKind::VmSuspend | TaskKind::VmResume);
+    let button = matches!(
+        last.kind,
+        TaskKind::VmShutdown
+            | TaskKind::VmPoweroff
+            | TaskKind::VmSuspend
+            | TaskKind::VmResume
+            // A file is written or not.
+            | TaskKind::PmAuthorizeKeys
+    );
     let pressed = match last.kind {
         // A reset that failed half way was started again.
         TaskKind::VmReset => without_boot_times(&after) == without_boot_times(before),

@@ -1,118 +1,137 @@
-//! Facts of this host: who it is, how large it is, which interfaces it has. Reads `/proc` and `/sys`, never a hypervisor.
+//! Facts of this host: who it is, how large and how busy it is, its networks and mounts. Reads `/proc`, `/sys`, `/etc` and
+//! `/dev`, never a hypervisor and no tool.
+//!
+//! Law: a fact that cannot be read is left out and said once in the log; nothing here keeps a start from going on.
 
-use std::collections::BTreeMap;
+pub mod authorized_keys;
+mod identity;
+mod load;
+mod networks;
+mod ovs;
+mod storages;
+
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
-use std::path::Path;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::{Error, Result};
-use crate::model::{Mac, MiB, PmId};
+pub use identity::{Facts, facts, identity};
+pub use load::{Load, Sampler};
 
-/// A NIC or a bridge of the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
-    pub name: String,
-    pub mac: Option<Mac>,
-    pub ip: Option<IpAddr>,
+/// What is larger is not read: no fact is.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// A host as its file systems tell of it. Cloning gives another handle to the same one.
+#[derive(Debug, Clone)]
+pub struct Host {
+    root: PathBuf,
+    /// Complaints that are in the log already.
+    said: Arc<Mutex<BTreeSet<String>>>,
 }
 
-/// Name and size of this host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
-    pub name: String,
-    /// Logical CPUs.
-    pub cpus: u32,
-    pub memory: MiB,
-}
-
-pub fn facts() -> Result<Facts> {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let meminfo = read("/proc/meminfo")?;
-    let memory = total_memory(&meminfo).ok_or_else(|| Error::internal("/proc/meminfo without MemTotal"))?;
-    Ok(Facts { name, cpus: u32::try_from(cpus).unwrap_or(u32::MAX), memory })
-}
-
-/// Physical NICs and bridges, by name; not `lo`, and not the taps of guests.
-pub fn interfaces() -> Result<Vec<Interface>> {
-    let mut found = BTreeMap::new();
-    let net = fs::read_dir("/sys/class/net").map_err(|e| Error::internal("/sys/class/net").caused_by(e))?;
-    for entry in net {
-        let entry = entry.map_err(|e| Error::internal("/sys/class/net").caused_by(e))?;
-        let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
-        if path.join("device").exists() || path.join("bridge").exists() {
-            let mac = fs::read_to_string(path.join("address")).ok().and_then(|text| text.trim().parse().ok());
-            found.insert(name.clone(), Interface { name, mac, ip: None });
-        }
+impl Host {
+    /// The host that we run on.
+    pub fn this() -> Self {
+        Self::below(Path::new("/"))
     }
-    let addresses = if_addrs::get_if_addrs().map_err(|e| Error::internal("addresses of interfaces").caused_by(e))?;
-    for address in addresses {
-        if let Some(interface) = found.get_mut(&address.name) {
-            // The IPv4 address if there is one: clients of this API show a single one.
-            if interface.ip.is_none() || (address.ip().is_ipv4() && !interface.ip.is_some_and(|ip| ip.is_ipv4())) {
-                interface.ip = Some(address.ip());
+
+    /// One whose `/proc`, `/sys`, `/etc` and `/dev` are below another directory.
+    pub fn below(root: &Path) -> Self {
+        Self { root: root.to_owned(), said: Arc::default() }
+    }
+
+    /// The content of a file; `None` if it is not there or cannot be read.
+    fn text(&self, path: &str) -> Option<String> {
+        let read = || {
+            let mut bytes = Vec::new();
+            fs::File::open(self.root.join(path))?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        self.there(path, read())
+    }
+
+    /// The first line of a file, trimmed.
+    fn line(&self, path: &str) -> Option<String> {
+        let text = self.text(path)?;
+        text.lines().next().map(|line| line.trim().to_owned())
+    }
+
+    fn number(&self, path: &str) -> Option<u64> {
+        self.line(path)?.parse().ok()
+    }
+
+    /// The names in a directory, sorted; none if it is not there.
+    fn names(&self, path: &str) -> Vec<String> {
+        let read = || {
+            let mut names = Vec::new();
+            for entry in fs::read_dir(self.root.join(path))? {
+                names.push(entry?.file_name().to_string_lossy().into_owned());
+            }
+            names.sort();
+            Ok(names)
+        };
+        self.there(path, read()).unwrap_or_default()
+    }
+
+    /// What a symbolic link says, as it says it.
+    fn link(&self, path: &str) -> Option<String> {
+        let link = fs::read_link(self.root.join(path));
+        self.there(path, link).map(|to| to.to_string_lossy().into_owned())
+    }
+
+    /// The last part of what a symbolic link says.
+    fn linked_name(&self, path: &str) -> Option<String> {
+        self.link(path)?.rsplit('/').next().map(str::to_owned)
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.root.join(path).exists()
+    }
+
+    fn there<T>(&self, path: &str, read: std::io::Result<T>) -> Option<T> {
+        match read {
+            Ok(value) => Some(value),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
+            Err(e) => {
+                self.say(&format!("/{path} cannot be read: {e}"));
+                None
             }
         }
     }
-    Ok(found.into_values().collect())
-}
 
-/// The id of this host, made once and kept in the data directory.
-pub fn identity(data_dir: &Path, fresh: PmId) -> Result<PmId> {
-    let path = data_dir.join("pm-uuid");
-    match fs::read_to_string(&path) {
-        Ok(text) => text
-            .trim()
-            .parse()
-            .map_err(|_| Error::invalid("data_dir", format!("{} does not hold a uuid", path.display()))),
-        Err(absent) if absent.kind() == std::io::ErrorKind::NotFound => {
-            let write = || -> std::io::Result<()> {
-                let part = data_dir.join("pm-uuid.part");
-                fs::write(&part, format!("{fresh}\n"))?;
-                fs::File::open(&part)?.sync_all()?;
-                fs::rename(&part, &path)
-            };
-            write().map_err(|e| Error::refused("the data directory", format!("{}: {e}", path.display())))?;
-            Ok(fresh)
+    /// Once, however often it is found again.
+    fn say(&self, what: &str) {
+        if self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned()) {
+            tracing::warn!("a fact of this host is left out: {what}");
         }
-        Err(other) => Err(Error::refused("the data directory", format!("{}: {other}", path.display()))),
     }
 }
 
-fn read(path: &str) -> Result<String> {
-    fs::read_to_string(path).map_err(|e| Error::internal(path).caused_by(e))
-}
-
-/// `MemTotal:       24689420 kB`
-fn total_memory(meminfo: &str) -> Option<MiB> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(MiB(kib / 1024))
-}
-
+/// A made-up host for unit tests.
 #[cfg(test)]
-mod tests {
+pub(crate) mod tree {
     use super::*;
 
-    #[test]
-    fn total_memory_is_read_in_mib() {
-        assert_eq!(total_memory("MemTotal:       24689420 kB\nMemFree: 1 kB\n"), Some(MiB(24110)));
-        assert_eq!(total_memory("MemFree: 1 kB\n"), None);
-    }
+    pub(crate) struct Tree(tempfile::TempDir);
 
-    #[test]
-    fn this_host_has_a_name_and_a_size() {
-        let facts = facts().unwrap();
-        assert!(!facts.name.is_empty() && facts.cpus >= 1 && facts.memory.0 > 0);
-    }
+    impl Tree {
+        /// Files with their content; `-> x` as content is a symbolic link to `x`.
+        pub(crate) fn of(files: &[(&str, &str)]) -> Self {
+            let tree = Self(tempfile::tempdir().unwrap());
+            for (path, content) in files {
+                let path = tree.0.path().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                match content.strip_prefix("-> ") {
+                    Some(to) => std::os::unix::fs::symlink(to, &path).unwrap(),
+                    None => fs::write(&path, content).unwrap(),
+                }
+            }
+            tree
+        }
 
-    #[test]
-    fn an_identity_is_made_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let (first, second) = (PmId(uuid::Uuid::from_u128(1)), PmId(uuid::Uuid::from_u128(2)));
-        assert_eq!(identity(dir.path(), first).unwrap(), first);
-        assert_eq!(identity(dir.path(), second).unwrap(), first);
-        std::fs::write(dir.path().join("pm-uuid"), "nonsense").unwrap();
-        assert!(identity(dir.path(), second).unwrap_err().to_string().contains("does not hold a uuid"));
+        pub(crate) fn host(&self) -> Host {
+            Host::below(self.0.path())
+        }
     }
 }

@@ -93,6 +93,20 @@ impl Inventory {
         self.0.generation.load(Ordering::SeqCst)
     }
 
+    /// Waits until the generation is not `known` any more, or `deadline`; the generation then.
+    pub fn wait_for_generation(&self, known: u64, deadline: Instant) -> u64 {
+        let mut seen = lock(&self.0.seen);
+        loop {
+            let generation = self.generation();
+            let now = Instant::now();
+            if generation != known || now >= deadline {
+                return generation;
+            }
+            let waited = self.0.changed.wait_timeout(seen, deadline - now);
+            seen = waited.map_or_else(|poisoned| poisoned.into_inner().0, |(seen, _)| seen);
+        }
+    }
+
     /// Asks the hypervisor now; one bulk call.
     pub fn refresh(&self) -> Result<()> {
         self.0.refresh()

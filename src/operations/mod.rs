@@ -10,17 +10,21 @@ mod guard;
 pub mod inventory;
 pub mod iso;
 pub mod nic;
+mod peers;
 pub mod pm;
+mod seen;
 pub mod storlink;
 pub mod task;
 pub mod template;
 pub mod vm;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::host::{Host, Sampler};
 use crate::hypervisor::Hypervisor;
 use crate::model::{Clock, Ids, Lane, Lock, NicLink, Pm, Right, Storlink, TaskKind};
 use crate::storage::VolumeDriver;
@@ -71,6 +75,8 @@ pub struct Settings {
     pub shutdown_repeat: Duration,
     /// How long a running guest may take to give up or take memory after it was asked.
     pub memory_timeout: Duration,
+    /// The file that lets the other hosts of the site in; `None` where nobody knows which one.
+    pub authorized_keys: Option<PathBuf>,
     pub tasks: TaskSettings,
 }
 
@@ -83,6 +89,7 @@ impl Default for Settings {
             shutdown_timeout: Duration::from_secs(120),
             shutdown_repeat: Duration::from_secs(5),
             memory_timeout: Duration::from_secs(30),
+            authorized_keys: None,
             tasks: TaskSettings::default(),
         }
     }
@@ -98,6 +105,8 @@ pub struct Parts {
     pub probe: Arc<dyn Probe>,
     /// This host, as its row will say.
     pub pm: Pm,
+    /// Where the other facts of this host come from.
+    pub host: Host,
     pub settings: Settings,
 }
 
@@ -117,6 +126,10 @@ pub struct Inner {
     ids: Arc<dyn Ids>,
     pm: Pm,
     settings: Settings,
+    host: Host,
+    sampler: Sampler,
+    measured: pm::Measured,
+    peers: peers::Known,
     inventory: Inventory,
     listings: vm::Listings,
     usages: storlink::Usages,
@@ -157,6 +170,10 @@ impl Core {
             ids: parts.ids,
             pm: parts.pm,
             settings: parts.settings,
+            sampler: Sampler::new(parts.host.clone()),
+            host: parts.host,
+            measured: pm::Measured::default(),
+            peers: peers::Known::default(),
             inventory,
             listings: vm::Listings::default(),
             usages: storlink::Usages::default(),
@@ -180,6 +197,7 @@ impl Core {
         });
         // The cell is new, so this sets it.
         core.engine.get_or_init(|| engine);
+        seen::follow(&core);
         core
     }
 

@@ -5,7 +5,6 @@ mod beneath;
 pub mod dir;
 pub mod header;
 pub mod image;
-mod patience;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use crate::model::{
     CacheMode, Format, IsoFile, IsoName, MiB, Storlink, StorlinkLevel, StorlinkType, Usage, VolumeFacts, VolumeName,
     VolumeSource,
 };
+use crate::patience;
 
 /// One storlink.
 ///

@@ -20,13 +20,16 @@ mod failure;
 pub mod journal;
 pub mod locks;
 mod migrate;
+pub mod networks;
 pub mod nics;
 pub mod pms;
 mod pool;
 mod rows;
 #[rustfmt::skip]
 mod schema;
+pub mod seen;
 pub mod snapshots;
+pub mod storages;
 pub mod storlinks;
 pub mod tasks;
 pub mod templates;

@@ -123,6 +123,73 @@ diesel::table! {
 }
 
 diesel::table! {
+    networks (id) {
+        id -> Integer,
+        pm -> Text,
+        name -> Text,
+        category -> Text,
+        method -> Text,
+        mac -> Nullable<Text>,
+        ip -> Nullable<Text>,
+        prefix -> Nullable<Integer>,
+        bridge_type -> Nullable<Text>,
+        bridge_ports -> Nullable<Text>,
+        bond_slaves -> Nullable<Text>,
+        bond_mode -> Nullable<Integer>,
+    }
+}
+
+diesel::table! {
+    dns (id) {
+        id -> Integer,
+        pm -> Text,
+        ipaddress1 -> Nullable<Text>,
+        ipaddress2 -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    sriov (id) {
+        id -> Integer,
+        pm -> Text,
+        pf -> Text,
+        vf -> Text,
+    }
+}
+
+diesel::table! {
+    storages (id) {
+        id -> Integer,
+        pm -> Text,
+        category -> Text,
+        uuid -> Nullable<Text>,
+        size -> Nullable<BigInt>,
+        free -> Nullable<BigInt>,
+        mount_point -> Nullable<Text>,
+        target_ip -> Nullable<Text>,
+        target -> Nullable<Text>,
+        pv_ids -> Nullable<Text>,
+        lv_no -> Nullable<Integer>,
+        vg_id -> Nullable<Integer>,
+        device_id -> Nullable<Integer>,
+        drbd_rsc_name -> Nullable<Text>,
+        drbd_disk -> Nullable<Integer>,
+        drbd_peer_ip -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    ocfs2 (id) {
+        id -> Integer,
+        storage -> Nullable<Integer>,
+        pm_uuid -> Text,
+        peer_ip -> Text,
+        peer_name -> Text,
+        number -> Integer,
+    }
+}
+
+diesel::table! {
     tasks (id) {
         id -> Text,
         kind -> Text,

@@ -61,6 +61,16 @@ impl Gold {
         if text.starts_with("<pm ") {
             text = blank(&text, "<interfaces>", "\n  </interfaces>", "\n    INTERFACES");
         }
+        if text.starts_with("<pms>") {
+            text = blank(&text, "<interfaces>", "\n    </interfaces>", "\n      INTERFACES");
+        }
+        if text.starts_with("<pmpperf ") {
+            let counts = ["smt", "total_memory", "used_memory", "memory_util", "iface_rx_sum", "iface_tx_sum"];
+            for name in counts {
+                text = blank(&text, &format!("<{name}>"), &format!("</{name}>"), "COUNT");
+            }
+            text = blank(&text, "<cpu_util>", " </cpu_util>", "COUNT");
+        }
         text
     }
 
@@ -87,12 +97,12 @@ fn blank(text: &str, from: &str, to: &str, word: &str) -> String {
     out
 }
 
-/// Names of physical NICs and bridges, as the kernel lists them.
+/// Names of physical NICs, bridges and bonds, as the kernel lists them.
 fn host_interfaces() -> Vec<String> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir("/sys/class/net").unwrap() {
         let entry = entry.unwrap();
-        if ["device", "bridge"].iter().any(|kind| entry.path().join(kind).exists()) {
+        if ["device", "bridge", "bonding"].iter().any(|kind| entry.path().join(kind).exists()) {
             names.push(entry.file_name().into_string().unwrap());
         }
     }
@@ -122,6 +132,18 @@ fn empty_site(gold: &mut Gold) {
         ("data.status", "Up"),
         ("data.cpu", "8"),
         ("data.memory", "16384"),
+    ]);
+    assert_eq!(values.all("network.name"), host_interfaces());
+    let same = gold.api.get("/pms/00000000-0000-0000-0000-0000b105f00d/");
+    assert_eq!(same.body, answer.body);
+    let all = gold.api.get("/pms/all/");
+    let values = gold.check("pms", Some("pms"), 200, &all);
+    values.are(&[
+        ("d.uuid", "00000000-0000-0000-0000-0000b105f00d"),
+        ("d.name", "host1"),
+        ("d.status", "Up"),
+        ("d.cpu", "8"),
+        ("d.memory", "16384"),
     ]);
     assert_eq!(values.all("network.name"), host_interfaces());
     assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"));
@@ -269,6 +291,13 @@ fn power(gold: &mut Gold, id: &str) {
         let answer = of(gold, verb);
         gold.check(&format!("vm-{verb}"), Some("root"), 200, &answer).are(&[("data.result", "success")]);
     }
+    let answer = gold.api.get("/pmpperf/");
+    gold.check("pmpperf", Some("pmpperf"), 200, &answer).are(&[
+        ("data.uuid", "00000000-0000-0000-0000-0000b105f00d"),
+        ("data.vm_count", "2"),
+        ("data.cpus", "8"),
+        ("data.used_cpu_cores", "1"),
+    ]);
     let answer = of(gold, "shutdown");
     gold.check("vm-shutdown", Some("root"), 200, &answer).are(&[("data.result", "success")]);
 
@@ -288,6 +317,8 @@ fn power(gold: &mut Gold, id: &str) {
     gold.check("task-done", None, 200, &answer);
     let answer = of(gold, "poweroff");
     gold.check("vm-poweroff", Some("root"), 200, &answer).are(&[("data.result", "success")]);
+    let answer = gold.api.http.send("PUT", "/pms/update-authorized-keys/", "");
+    gold.check("pm-authorize-keys", Some("root"), 201, &answer).are(&[("data.result", "success")]);
 }
 
 fn failures(gold: &mut Gold) {
@@ -298,7 +329,7 @@ fn failures(gold: &mut Gold) {
         ("failure-404-uri", 404, gold.api.get("/nope/")),
         ("failure-404-object", 404, gold.api.get(&format!("/vms/{}/", super::NOBODY))),
         ("failure-405", 405, gold.api.http.send("PUT", "/vms/", "")),
-        ("failure-501", 501, gold.api.get("/pmpperf/")),
+        ("failure-501", 501, gold.api.get("/backups/")),
     ] {
         gold.check(name, Some("root"), status, &answer).are(&[("data.result", "failure")]);
     }

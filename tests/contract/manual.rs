@@ -102,7 +102,7 @@ fn parse(mut text: &str) -> (Vec<Part>, &str) {
 
 fn fit<'a>(parts: &[Part], mut document: &'a str, values: &mut Values) -> Result<&'a str, String> {
     let mut hint = String::new();
-    for part in parts {
+    for (at, part) in parts.iter().enumerate() {
         match part {
             Part::Text(text) => {
                 document = document
@@ -111,6 +111,9 @@ fn fit<'a>(parts: &[Part], mut document: &'a str, values: &mut Values) -> Result
             }
             Part::Hole(name) => {
                 let end = document.find(['<', '>', '"', '\'']).unwrap_or(document.len());
+                // A blank after the hole is the template's.
+                let blank = matches!(parts.get(at + 1), Some(Part::Text(text)) if text.starts_with(' '));
+                let end = if blank { document[..end].trim_end_matches(' ').len() } else { end };
                 values.0.push((name.clone(), document[..end].to_owned()));
                 document = &document[end..];
             }

@@ -31,6 +31,8 @@ pub struct Site {
     pub settings: Settings,
     /// Tells hosts of one database apart.
     pub host: u128,
+    /// What the host's `/proc`, `/sys` and `/etc` are below; the real ones if it is `/`.
+    pub root: PathBuf,
     ids: Arc<dyn Ids>,
     clock: Arc<dyn Clock>,
 }
@@ -57,6 +59,7 @@ impl Site {
             shutdown_timeout: Duration::from_millis(600),
             shutdown_repeat: Duration::from_millis(200),
             memory_timeout: Duration::from_millis(600),
+            authorized_keys: Some(dir.path().join("authorized_keys")),
             tasks: TaskSettings {
                 lock_timeout: Duration::from_secs(20),
                 recover_interval: Duration::from_millis(100),
@@ -72,6 +75,7 @@ impl Site {
             storage: Arc::default(),
             settings,
             host: 0xB105_F00D,
+            root: PathBuf::from("/"),
             ids: Arc::new(RandomIds),
             clock: Arc::new(SystemClock),
         }
@@ -123,6 +127,7 @@ impl Site {
             ids: self.ids.clone(),
             probe: fuse.clone(),
             pm: self.pm(),
+            host: pengx::host::Host::below(&self.root),
             settings: self.settings.clone(),
         });
         pm::register(&core).unwrap();

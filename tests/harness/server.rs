@@ -28,9 +28,11 @@ impl Place {
         let place = Self { dir };
         std::fs::create_dir(place.store_dir()).unwrap();
         let text = format!(
-            "listen = '127.0.0.1:0'\nhypervisor = '{hypervisor}'\ndata_dir = '{}'\nrecover_interval = 1\n{settings}\n\
+            "listen = '127.0.0.1:0'\nhypervisor = '{hypervisor}'\ndata_dir = '{}'\nauthorized_keys = '{}'\n\
+             recover_interval = 1\n{settings}\n\
              [bridges]\nxenbr0 = 'user'\nxenbr1 = 'user'\n[libvirt]\ndomain_type = 'qemu'\ncall_timeout = 3\n",
-            place.data_dir().display()
+            place.data_dir().display(),
+            place.dir.path().join("authorized_keys").display()
         );
         std::fs::write(place.config(), text).unwrap();
         place

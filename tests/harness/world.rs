@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use pengx::model::{Storlink, Usage};
+use pengx::model::{Seen, Storlink, Template, Usage, Vm};
 use pengx::store::{backups, disks, journal, locks, nics, snapshots, storlinks, templates, vms};
 
 use super::app::App;
@@ -17,6 +17,7 @@ pub struct World {
     /// What the running ones have now, in whatever order it was plugged in.
     pub running: Vec<String>,
     pub rows: Vec<String>,
+    pub authorized_keys: Option<Vec<u8>>,
     pub locks: Vec<String>,
     pub journal: Vec<String>,
 }
@@ -56,7 +57,8 @@ impl World {
                 }
                 for template in templates::all(c)? {
                     rows.extend(disks::of_template(c, template.id)?.iter().map(|d| format!("{d:?}")));
-                    rows.push(format!("{template:?}"));
+                    // What was seen last is noted some time after it was.
+                    rows.push(format!("{:?}", Template { seen: Seen::default(), ..template }));
                 }
                 for listing in vms::listing(c)? {
                     rows.extend(disks::of_vm(c, listing.vm.id)?.iter().map(|d| format!("{d:?}")));
@@ -65,7 +67,8 @@ impl World {
                         rows.extend(disks::of_snapshot(c, snapshot.id)?.iter().map(|d| format!("{d:?}")));
                         rows.push(format!("{snapshot:?}"));
                     }
-                    rows.push(format!("{:?} {}", listing.vm, listing.vm.vnc_password.reveal()));
+                    let vm = Vm { seen: Seen::default(), ..listing.vm };
+                    rows.push(format!("{vm:?} {}", vm.vnc_password.reveal()));
                 }
                 for backup in backups::all(c)? {
                     rows.extend(disks::of_backup(c, backup.id)?.iter().map(|d| format!("{d:?}")));
@@ -76,6 +79,7 @@ impl World {
                 Ok((rows, locks, journal))
             })
             .unwrap();
-        Self { files, domains, running, rows, locks, journal }
+        let authorized_keys = std::fs::read(app.site.settings.authorized_keys.as_ref().unwrap()).ok();
+        Self { files, domains, running, rows, authorized_keys, locks, journal }
     }
 }

@@ -112,6 +112,7 @@ fi
     echo "listen = '127.0.0.1:8000'"
     echo "hypervisor = '$hypervisor'"
     echo "data_dir = '$lab/data'"
+    echo "authorized_keys = '$lab/data/authorized_keys'"
     case $hypervisor in
         qemu*)
             echo "[libvirt]"

@@ -3,7 +3,7 @@
 use pengx::error::ErrorKind;
 use pengx::store::journal::{self, Direction, Entry};
 use pengx::store::locks::{self, Held, Holder};
-use pengx::store::{accounts, disks, nics, pms, storlinks, tasks, templates, vms};
+use pengx::store::{accounts, disks, networks, nics, pms, seen, storages, storlinks, tasks, templates, vms};
 
 use super::*;
 
@@ -80,6 +80,126 @@ fn users_and_their_tokens() {
         assert_eq!(kind(db.store.write_tx(|c| accounts::remove_token(c, third.id))), "not_found");
         db.write(|c| accounts::remove_user(c, ann.id));
         assert_eq!(db.read(accounts::tokens), [second], "a user's tokens go with it");
+    });
+}
+
+#[test]
+fn a_host_replaces_its_own_facts_and_no_other_hosts() {
+    on_both(|db| {
+        let (here, there) = (pm(1), pm(2));
+        db.write(|c| pms::save(c, &here).and_then(|()| pms::save(c, &there)));
+        let network = |name: &str, kind| Network {
+            name: name.to_owned(),
+            kind,
+            method: NetworkMethod::Static,
+            mac: Some(Mac([0x52, 0x54, 0, 0, 0, 1])),
+            ip: Some("10.0.0.1".parse().unwrap()),
+            prefix: Some(24),
+        };
+        let (ports, slaves) = (vec!["eth0".to_owned(), "eth1".to_owned()], vec!["eth2".to_owned()]);
+        let all = [
+            network("xenbr0", NetworkKind::Bridge { by: BridgeType::Ovs, ports }),
+            network("bond0", NetworkKind::Bond { mode: 4, slaves }),
+            Network {
+                mac: None,
+                ip: Some("fe80::1".parse().unwrap()),
+                method: NetworkMethod::None,
+                ..network("eth0", NetworkKind::Nic)
+            },
+            Network {
+                ip: None,
+                prefix: None,
+                ..network("b", NetworkKind::Bridge { by: BridgeType::Bridge, ports: vec![] })
+            },
+        ];
+        db.write(|c| networks::replace(c, here.id, &all).and_then(|()| networks::replace(c, there.id, &all[2..3])));
+        assert_eq!(db.read(|c| networks::of_pm(c, here.id)), all);
+        db.write(|c| networks::replace(c, here.id, &all[..2]));
+        let of_all = [(here.id, all[0].clone()), (here.id, all[1].clone()), (there.id, all[2].clone())];
+        assert_eq!(db.read(networks::all), of_all);
+        assert_eq!(kind(db.store.write_tx(|c| networks::replace(c, pm(3).id, &all))), "in_use");
+
+        assert_eq!(db.read(|c| networks::dns_of_pm(c, here.id)), None);
+        for dns in [Dns { first: "10.0.0.53".parse().ok(), second: "fd00::53".parse().ok() }, Dns::default()] {
+            db.write(|c| networks::replace_dns(c, here.id, dns));
+            assert_eq!(db.read(|c| networks::dns_of_pm(c, here.id)), Some(dns));
+        }
+        // Both ports of one card show the functions of the card.
+        let function = |pf: &str, vf: &str| Sriov { pf: pf.to_owned(), vf: vf.to_owned() };
+        let functions = [function("eth1", "0000:03:10.1"), function("eth0", "0000:03:10.1")];
+        db.write(|c| networks::replace_sriov(c, here.id, &functions));
+        assert_eq!(db.read(|c| networks::sriov_of_pm(c, here.id)), functions);
+        db.write(|c| networks::replace_sriov(c, here.id, &[]));
+        assert_eq!(db.read(|c| networks::sriov_of_pm(c, here.id)), []);
+    });
+}
+
+#[test]
+fn storage_of_a_host_and_the_peers_of_its_cluster() {
+    on_both(|db| {
+        let here = pm(1);
+        db.write(|c| pms::save(c, &here));
+        let storage = |category| Storage {
+            category,
+            uuid: Some("1111-aaaa".to_owned()),
+            usage: Some(Usage { size: MiB(1 << 40), free: MiB(7) }),
+            mount_point: Some("/srv 가".to_owned()),
+            target_ip: None,
+            target: None,
+        };
+        let bare = Storage {
+            uuid: None,
+            usage: None,
+            mount_point: None,
+            target_ip: Some("10.0.0.5".to_owned()),
+            target: Some("iqn.x".to_owned()),
+            ..storage(StorageCategory::Iscsi)
+        };
+        let all = [storage(StorageCategory::Ocfs2), bare, storage(StorageCategory::Ocfs2)];
+        let peer = |number| Ocfs2Peer { ip: "10.0.0.2".to_owned(), name: format!("node{number}"), number };
+        let peers = [peer(2), peer(1)];
+        for _ in 0..2 {
+            db.write(|c| storages::replace(c, here.id, &all, &peers));
+            assert_eq!(db.read(|c| storages::of_pm(c, here.id)), all);
+            assert_eq!(db.read(|c| storages::peers_of_pm(c, here.id)), peers, "of two file systems, each once");
+        }
+        db.write(|c| storages::replace(c, here.id, &all[1..2], &peers[..1]));
+        assert_eq!(db.read(|c| storages::of_pm(c, here.id)), all[1..2]);
+        assert_eq!(db.read(|c| storages::peers_of_pm(c, here.id)), peers[..1], "also without a mount");
+        db.write(|c| storages::replace(c, here.id, &[], &[]));
+        assert_eq!(db.read(|c| storages::of_pm(c, here.id)), []);
+        assert_eq!(kind(db.store.write_tx(|c| storages::replace(c, pm(3).id, &all, &[]))), "in_use");
+    });
+}
+
+#[test]
+fn a_host_records_the_domains_of_its_own_vms_and_templates() {
+    on_both(|db| {
+        let (here, there) = (pm(1), pm(2));
+        let (image, web, other) = (template(&here, 1), vm(&here, None, 2), vm(&there, None, 3));
+        db.write(|c| {
+            pms::save(c, &here)?;
+            pms::save(c, &there)?;
+            templates::insert(c, &image)?;
+            vms::insert(c, &web)?;
+            vms::insert(c, &other)
+        });
+        let domain = Template::domain(image.id);
+        let of = |pm: &Pm| db.read(|c| seen::of_pm(c, pm.id));
+        assert_eq!(of(&here), [(web.id, Seen::default()), (domain, Seen::default())]);
+        let running = Seen { state: PowerState::Running, vnc_port: Some(65_535) };
+        let paused = Seen { state: PowerState::Paused, vnc_port: None };
+        db.write(|c| {
+            seen::record(c, here.id, web.id, running)?;
+            seen::record(c, here.id, domain, paused)?;
+            // Neither what is another host's nor what is gone.
+            seen::record(c, here.id, other.id, running)?;
+            seen::record(c, here.id, VmId(Uuid::from_u128(9)), running)
+        });
+        assert_eq!(of(&here), [(web.id, running), (domain, paused)]);
+        assert_eq!(of(&there), [(other.id, Seen::default())]);
+        assert_eq!(db.read(|c| vms::find(c, web.id)).unwrap().seen, running);
+        assert_eq!(db.read(|c| templates::find(c, image.id)).unwrap().seen, paused);
     });
 }
 

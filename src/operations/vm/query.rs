@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::model::VmId;
 use crate::operations::Core;
 use crate::operations::inventory::Observed;
+use crate::operations::peers::{self, Peers};
 use crate::store::vms::{self, VmListing};
 
 /// A VM as it is shown.
@@ -53,7 +54,8 @@ pub async fn find(core: &Core, id: VmId) -> Result<VmView> {
         Some(listing) => listing,
         None => core.read(move |core| load_one(core, id)).await?,
     };
-    Ok(view(core, &listing))
+    let peers = peers(core, std::slice::from_ref(&listing)).await?;
+    Ok(view(core, &peers, &listing))
 }
 
 /// All of the site, oldest first.
@@ -63,13 +65,25 @@ pub async fn list(core: &Core) -> Result<Vec<VmView>> {
         Some(all) => all,
         None => core.read(load_all).await?,
     };
-    Ok(all.iter().map(|listing| view(core, listing)).collect())
+    let peers = peers(core, &all).await?;
+    Ok(all.iter().map(|listing| view(core, &peers, listing)).collect())
 }
 
-/// Another host's VM is in a state that only that host's hypervisor knows.
-fn view(core: &Core, listing: &Arc<VmListing>) -> VmView {
+/// Who is not asked after is not known: mostly all VMs are of this host.
+async fn peers(core: &Core, listings: &[Arc<VmListing>]) -> Result<Peers> {
+    if listings.iter().all(|listing| listing.vm.pm == core.pm.id) {
+        return Ok(Peers::default());
+    }
+    match peers::kept(core) {
+        Some(peers) => Ok(peers),
+        None => core.read(peers::load).await,
+    }
+}
+
+/// Another host's VM is in the state that its host saw last, as long as that host is there.
+fn view(core: &Core, peers: &Peers, listing: &Arc<VmListing>) -> VmView {
     let vm = &listing.vm;
-    let observed = if vm.pm == core.pm.id { core.inventory.of(vm.id) } else { Observed::unknown() };
+    let observed = if vm.pm == core.pm.id { core.inventory.of(vm.id) } else { peers.observed(core, vm.pm, vm.seen) };
     VmView { listing: listing.clone(), observed }
 }
 

@@ -1,6 +1,6 @@
 //! A deadline for system calls. On a dead network mount they never return, so they run on threads of their own.
 //!
-//! Law: the caller waits only so long, and a dead storlink holds only so many threads.
+//! Law: the caller waits only so long, and a dead path holds only so many threads.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
-/// Threads at work, or stuck, for one storlink at a time.
+/// Threads at work, or stuck, for one path at a time.
 const MOST: usize = 8;
 
 static AT_WORK: Mutex<BTreeMap<PathBuf, usize>> = Mutex::new(BTreeMap::new());
@@ -18,7 +18,7 @@ static ROOM: Condvar = Condvar::new();
 
 /// Does `work` on the storage at `path`. If it takes longer, or no thread becomes free for it, the storage is unavailable;
 /// what was begun may still end later.
-pub(super) fn within<T: Send + 'static>(
+pub fn within<T: Send + 'static>(
     limit: Duration,
     path: &Path,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -39,7 +39,7 @@ pub(super) fn within<T: Send + 'static>(
     answered.recv_timeout(end.saturating_duration_since(Instant::now())).map_err(|e| dead().caused_by(e))?
 }
 
-/// The right to one of a storlink's threads; also given back when the work panics.
+/// The right to one of a path's threads; also given back when the work panics.
 struct Seat(PathBuf);
 
 impl Seat {

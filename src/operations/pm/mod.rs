@@ -1,25 +1,20 @@
-//! This host's own record.
+//! Physical machines: this host's own record, and what is shown of all.
+
+mod facts;
+mod keys;
+mod query;
+
+pub use facts::Measured;
+pub use keys::AuthorizeKeys;
+pub use query::{Performance, PmView, find, list, performance, this};
 
 use crate::error::{Error, Result};
-pub use crate::host::Interface;
-use crate::model::Pm;
 use crate::store::pms;
 
 use super::Core;
 
-/// A PM without a heartbeat for this long is down.
-const HEARTBEAT_LOST: chrono::Duration = chrono::Duration::seconds(90);
-
-/// A PM as it is shown.
-#[derive(Debug, Clone)]
-pub struct PmView {
-    pub pm: Pm,
-    pub up: bool,
-    pub interfaces: Vec<Interface>,
-}
-
-/// Writes this host's row, or brings it up to date. A row that has another kind of hypervisor is an error: the host was
-/// another host.
+/// Writes this host's row and its facts, or brings them up to date. A row that has another kind of hypervisor is an error: the
+/// host was another host. Blocks no longer than the database does: no mount is asked how full it is.
 pub fn register(core: &Core) -> Result<()> {
     let mut pm = core.pm.clone();
     let now = core.clock.now();
@@ -37,7 +32,9 @@ pub fn register(core: &Core) -> Result<()> {
         pm.heartbeat_at = now;
         pm.updated_at = now;
         pms::save(tx, &pm)
-    })
+    })?;
+    facts::renew(core);
+    Ok(())
 }
 
 /// Brings the tables up to date and writes this host's row; for a start at which the database was away.
@@ -46,15 +43,15 @@ pub fn prepare(core: &Core) -> Result<()> {
     register(core)
 }
 
-/// Says that this host is alive.
+/// Says that this host is alive, and what has changed about it. Blocks for some seconds at most, also when a mount is dead.
 pub fn heartbeat(core: &Core) -> Result<()> {
     let now = core.clock.now();
-    core.store.note_tx(|tx| pms::heartbeat(tx, core.pm.id, now))
-}
-
-/// This host.
-pub fn this(core: &Core) -> Result<PmView> {
-    let pm = core.store.read(|c| pms::find(c, core.pm.id))?.ok_or_else(|| Error::not_found("pm", core.pm.id))?;
-    let up = core.clock.now() - pm.heartbeat_at < HEARTBEAT_LOST;
-    Ok(PmView { pm, up, interfaces: crate::host::interfaces()? })
+    core.store.note_tx(|tx| pms::heartbeat(tx, core.pm.id, now))?;
+    core.sampler.look_again();
+    if facts::is_due(core) {
+        facts::measure(core);
+    } else {
+        facts::renew(core);
+    }
+    Ok(())
 }

@@ -1,0 +1,68 @@
+//! Who this host is and how large it is.
+
+use std::fs;
+use std::path::Path;
+
+use super::load::memory;
+use crate::error::{Error, Result};
+use crate::model::{MiB, PmId};
+
+/// Name and size of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    pub name: String,
+    /// Logical CPUs.
+    pub cpus: u32,
+    pub memory: MiB,
+}
+
+pub fn facts() -> Result<Facts> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let meminfo = fs::read_to_string("/proc/meminfo").map_err(|e| Error::internal("/proc/meminfo").caused_by(e))?;
+    let memory = memory(&meminfo).ok_or_else(|| Error::internal("/proc/meminfo without MemTotal"))?;
+    Ok(Facts { name, cpus: u32::try_from(cpus).unwrap_or(u32::MAX), memory: memory.total() })
+}
+
+/// The id of this host, made once and kept in the data directory.
+pub fn identity(data_dir: &Path, fresh: PmId) -> Result<PmId> {
+    let path = data_dir.join("pm-uuid");
+    match fs::read_to_string(&path) {
+        Ok(text) => text
+            .trim()
+            .parse()
+            .map_err(|_| Error::invalid("data_dir", format!("{} does not hold a uuid", path.display()))),
+        Err(absent) if absent.kind() == std::io::ErrorKind::NotFound => {
+            let write = || -> std::io::Result<()> {
+                let part = data_dir.join("pm-uuid.part");
+                fs::write(&part, format!("{fresh}\n"))?;
+                fs::File::open(&part)?.sync_all()?;
+                fs::rename(&part, &path)
+            };
+            write().map_err(|e| Error::refused("the data directory", format!("{}: {e}", path.display())))?;
+            Ok(fresh)
+        }
+        Err(other) => Err(Error::refused("the data directory", format!("{}: {other}", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_host_has_a_name_and_a_size() {
+        let facts = facts().unwrap();
+        assert!(!facts.name.is_empty() && facts.cpus >= 1 && facts.memory.0 > 0);
+    }
+
+    #[test]
+    fn an_identity_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (PmId(uuid::Uuid::from_u128(1)), PmId(uuid::Uuid::from_u128(2)));
+        assert_eq!(identity(dir.path(), first).unwrap(), first);
+        assert_eq!(identity(dir.path(), second).unwrap(), first);
+        std::fs::write(dir.path().join("pm-uuid"), "nonsense").unwrap();
+        assert!(identity(dir.path(), second).unwrap_err().to_string().contains("does not hold a uuid"));
+    }
+}
