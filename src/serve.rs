@@ -1,21 +1,24 @@
 //! Puts the parts together, serves, and takes them apart in order.
 
+mod systemd;
+
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
-use crate::dialects::pengx;
+use crate::dialects::{monitor, pengx};
 use crate::error::{Error, Problems, Result};
 use crate::exec::SystemRunner;
-use crate::hypervisor::{self, DomainType, LibvirtOptions};
+use crate::hypervisor::{self, DomainType, Hypervisor, LibvirtOptions, Timed};
 use crate::model::{Clock, Ids, Pm, PmId, RandomIds, SshKey, SystemClock};
-use crate::operations::{Core, Gate, Parts, Settings, pm};
+use crate::operations::{Core, Gate, Parts, Settings, health, metrics, pm};
 use crate::server::{Listener, Tls};
 use crate::store::{Store, accounts};
 use crate::tasks::{NoFaults, TaskSettings};
@@ -32,18 +35,23 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub async fn serve(config: Config, ready: impl FnOnce(std::net::SocketAddr)) -> Result<()> {
     let core_config = config.clone();
     let start = tokio::task::spawn_blocking(move || start(&core_config)).await;
-    let (core, tls, _lock) = start.map_err(|why| Error::internal("the start panicked").caused_by(why))??;
+    let (core, mut registry, tls, _lock) =
+        start.map_err(|why| Error::internal("the start panicked").caused_by(why))??;
     let socket = listen(&config).await?;
     let address = socket.local_addr().map_err(|e| Error::internal("the listener has no address").caused_by(e))?;
     let hear = |kind| signal(kind).map_err(|e| Error::internal("a signal cannot be caught").caused_by(e));
     let (mut term, mut int) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
-    let reloads = tokio::spawn(reload_when_told(hear(SignalKind::hangup())?, tls.clone()));
+    let mut beside = tokio::task::JoinSet::new();
+    beside.spawn(reload_when_told(hear(SignalKind::hangup())?, tls.clone()));
+    beside.spawn(health::watch(core.clone()));
+    beside.spawn(systemd::watchdog());
     let alive = Arc::new(AtomicBool::new(true));
     let heart = keep_alive(core.clone(), alive.clone())?;
+    let traffic = server::Traffic::new(&mut registry);
     let dialect = dialect(&config);
     let refusal = pengx::refusal(&dialect);
     let gate = Gate::new(core.clone(), config.insecure)?;
-    let routes = pengx::routes(gate, dialect);
+    let routes = monitor::mount(core.clone(), gate.clone(), registry, pengx::routes(gate, dialect));
     let limits = server::Limits {
         connections: config.limits.connections,
         header_timeout: config.limits.header_timeout,
@@ -51,15 +59,16 @@ pub async fn serve(config: Config, ready: impl FnOnce(std::net::SocketAddr)) -> 
         ..server::Limits::default()
     };
     ready(address);
+    systemd::ready(address);
     let shutdown = async {
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
         tracing::info!("asked to stop");
+        systemd::stopping();
     };
-    let stopped = server::serve(Listener { socket, tls, limits }, routes, refusal, shutdown).await;
-    reloads.abort();
+    let stopped = server::serve(Listener { socket, tls, limits, traffic }, routes, refusal, shutdown).await;
     tracing::info!(cut = stopped.cut, "no connection is left");
     alive.store(false, Ordering::SeqCst);
     heart.thread().unpark();
@@ -83,7 +92,7 @@ async fn reload_when_told(mut hup: Signal, tls: Option<Tls>) {
 }
 
 /// Everything below the edge, and its TLS. The lock on the data directory lives as long as its file is open.
-fn start(config: &Config) -> Result<(Core, Option<Tls>, File)> {
+fn start(config: &Config) -> Result<(Core, Registry, Option<Tls>, File)> {
     server::raise_descriptors(config.limits.connections);
     let mut bad = Problems::new();
     let tls = bad.absorb(config.tls.as_ref().map(Tls::load).transpose())?.flatten();
@@ -96,6 +105,8 @@ fn start(config: &Config) -> Result<(Core, Option<Tls>, File)> {
     let (Some(lock), Some(store), Some(hypervisor)) = (lock, store, hypervisor) else {
         return Err(Error::internal("a bad setting without a problem"));
     };
+    let mut registry = Registry::default();
+    let hypervisor: Arc<dyn Hypervisor> = Arc::new(Timed::new(hypervisor, &mut registry));
     let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
     let facts = host::facts()?;
     let id = match config.pm_uuid {
@@ -134,7 +145,8 @@ fn start(config: &Config) -> Result<(Core, Option<Tls>, File)> {
     if migrated {
         pm::register(&core)?;
     }
-    Ok((core, tls, lock))
+    metrics::register(&core, &mut registry)?;
+    Ok((core, registry, tls, lock))
 }
 
 /// Whether the database is ready. `false`: it does not answer.

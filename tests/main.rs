@@ -22,6 +22,7 @@ mod harness;
 mod hosts;
 mod house;
 mod load;
+mod monitor;
 mod real;
 mod store;
 mod tasks;

@@ -2,6 +2,8 @@
 //!
 //! Dialects never import one another, and never touch the store, a hypervisor or a storage.
 
+mod credentials;
+pub mod monitor;
 pub mod pengx;
 
 use std::net::SocketAddr;
@@ -49,6 +51,11 @@ impl RequestId {
 /// Who asked, for the log; an extension of an answer to somebody who was let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User(pub String);
+
+/// The pattern that a request's path fitted, `/vms/:vm/`: an extension of the answer, by which the server counts. An answer
+/// without it was given to a path that nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route(pub &'static str);
 
 /// What the server knows of a request besides its text; an extension of every request.
 #[derive(Debug, Clone)]

@@ -108,6 +108,28 @@ impl Host {
     }
 }
 
+/// What this process takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessUsage {
+    pub resident_bytes: u64,
+    pub threads: u64,
+    pub open_fds: usize,
+}
+
+/// `None` where there is no `/proc`.
+pub fn process_usage() -> Option<ProcessUsage> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let resident_kib: u64 = field(&status, "VmRSS:")?.strip_suffix("kB")?.trim().parse().ok()?;
+    // Less the one that lists them.
+    let open_fds = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
+    let threads = field(&status, "Threads:")?.parse().ok()?;
+    Some(ProcessUsage { resident_bytes: resident_kib * 1024, threads, open_fds })
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
 /// A made-up host for unit tests.
 #[cfg(test)]
 pub(crate) mod tree {

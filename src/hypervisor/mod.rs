@@ -5,6 +5,7 @@ mod bridges;
 mod connect;
 mod fake;
 mod libvirt;
+mod timed;
 mod verb;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::model::{DiskSpec, DomainSpec, DomainStatus, GuestSize, Mac, MiB, NicS
 pub use connect::connect;
 pub use fake::{Answer, FakeHypervisor};
 pub use libvirt::{DomainType, LibvirtHypervisor, LibvirtOptions};
+pub use timed::Timed;
 pub use verb::Verb;
 
 /// Called when something changed; it may block and may ask the hypervisor.

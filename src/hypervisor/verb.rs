@@ -34,6 +34,33 @@ impl Verb {
         !matches!(self, Self::Info | Self::Domains | Self::Domain | Self::HasBridge | Self::Memory | Self::Size)
     }
 
+    /// For metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Domains => "domains",
+            Self::Domain => "domain",
+            Self::HasBridge => "has_bridge",
+            Self::Define => "define",
+            Self::Undefine => "undefine",
+            Self::Start => "start",
+            Self::RequestShutdown => "request_shutdown",
+            Self::RequestReboot => "request_reboot",
+            Self::Destroy => "destroy",
+            Self::Pause => "pause",
+            Self::Unpause => "unpause",
+            Self::SetVcpus => "set_vcpus",
+            Self::SetMemory => "set_memory",
+            Self::Memory => "memory",
+            Self::Size => "size",
+            Self::AttachDisk => "attach_disk",
+            Self::DetachDisk => "detach_disk",
+            Self::AttachNic => "attach_nic",
+            Self::DetachNic => "detach_nic",
+            Self::ChangeDisc => "change_disc",
+        }
+    }
+
     /// In the infinitive, for sentences.
     pub fn phrase(self) -> &'static str {
         match self {

@@ -12,6 +12,8 @@ use crate::error::Result;
 use crate::hypervisor::Hypervisor;
 use crate::model::{DomainStatus, PowerState, VmId, VncEndpoint};
 
+use super::health::Pulse;
+
 /// A lost event is made good after this long.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -26,6 +28,7 @@ struct Shared {
     /// `None` while the hypervisor does not answer.
     domains: RwLock<Option<Arc<HashMap<VmId, DomainStatus>>>>,
     generation: AtomicU64,
+    pulse: Mutex<Pulse>,
     /// One refresh at a time, so that an older answer never replaces a newer one; when the last one ended.
     refreshing: Mutex<Instant>,
     /// Something changed that no refresh has seen.
@@ -56,6 +59,7 @@ impl Inventory {
             hypervisor: hypervisor.clone(),
             domains: RwLock::default(),
             generation: AtomicU64::new(0),
+            pulse: Mutex::default(),
             refreshing: Mutex::new(Instant::now()),
             dirty: Mutex::new(true),
             wake: Condvar::new(),
@@ -107,6 +111,11 @@ impl Inventory {
         }
     }
 
+    /// Whether it answers. Does not block, whatever refreshes.
+    pub(super) fn pulse(&self) -> Pulse {
+        *lock(&self.0.pulse)
+    }
+
     /// Asks the hypervisor now; one bulk call.
     pub fn refresh(&self) -> Result<()> {
         self.0.refresh()
@@ -131,6 +140,7 @@ impl Shared {
     fn refresh(&self) -> Result<()> {
         let mut turn = lock(&self.refreshing);
         let answer = self.hypervisor.domains();
+        lock(&self.pulse).note(answer.is_ok());
         let fresh = answer.as_ref().ok().map(|all| all.iter().map(|d| (d.id, d.clone())).collect::<HashMap<_, _>>());
         {
             let mut domains = self.domains.write().unwrap_or_else(PoisonError::into_inner);

@@ -7,8 +7,10 @@ mod compensate;
 pub mod disk;
 pub mod domain;
 mod guard;
+pub mod health;
 pub mod inventory;
 pub mod iso;
+pub mod metrics;
 pub mod nic;
 mod peers;
 pub mod pm;
@@ -133,6 +135,7 @@ pub struct Inner {
     inventory: Inventory,
     listings: vm::Listings,
     usages: storlink::Usages,
+    health: health::Seen,
     engine: std::sync::OnceLock<Engine>,
     /// Blocking reads under way at once; more would only wait for each other.
     reads: Arc<tokio::sync::Semaphore>,
@@ -177,6 +180,7 @@ impl Core {
             inventory,
             listings: vm::Listings::default(),
             usages: storlink::Usages::default(),
+            health: health::Seen::default(),
             engine: std::sync::OnceLock::new(),
             reads: Arc::new(tokio::sync::Semaphore::new(READS)),
             storage_reads: Arc::new(tokio::sync::Semaphore::new(STORAGE_READS)),
@@ -235,7 +239,7 @@ impl Core {
 
     /// Runs a blocking query off the async threads.
     pub async fn read<T: Send + 'static>(&self, query: impl FnOnce(&Core) -> Result<T> + Send + 'static) -> Result<T> {
-        let turn = self.while_moving(self.reads.clone().acquire_owned()).await?;
+        let turn = while_moving(&self.store, self.reads.clone().acquire_owned()).await?;
         self.read_in_turn(turn, query).await
     }
 
@@ -260,27 +264,15 @@ impl Core {
             let _turn = turn;
             query(&core)
         };
-        let done = self.while_moving(tokio::task::spawn_blocking(blocking)).await?;
+        let done = while_moving(&self.store, tokio::task::spawn_blocking(blocking)).await?;
         done.unwrap_or_else(|why| Err(Error::internal("a query panicked").caused_by(why)))
     }
 
     /// The end of a task; `Unavailable`, while the task goes on, if the database stands still meanwhile.
     pub async fn wait<T>(&self, handle: TaskHandle<T>) -> Result<Done<T>> {
         let id = handle.id;
-        let waited = self.while_moving(handle.wait()).await;
+        let waited = while_moving(&self.store, handle.wait()).await;
         waited.map_err(|stalled| stalled.context(format!("task {id} goes on")))?
-    }
-
-    /// Waits, unless the database stands still: nobody waits for a transaction that does not end.
-    async fn while_moving<T>(&self, what: impl Future<Output = T>) -> Result<T> {
-        let mut what = std::pin::pin!(what);
-        loop {
-            match tokio::time::timeout(LOOK_AGAIN, &mut what).await {
-                Ok(done) => return Ok(done),
-                Err(_) if self.store.stalled() => return Err(Error::unavailable("the database")),
-                Err(_) => {}
-            }
-        }
     }
 
     /// For operations alone: the engine asks nobody for a right.
@@ -292,6 +284,18 @@ impl Core {
     pub fn stop(&self, deadline: Duration) {
         if let Some(engine) = self.engine.get() {
             engine.stop(deadline);
+        }
+    }
+}
+
+/// Waits, unless the database stands still: nobody waits for a transaction that does not end.
+async fn while_moving<T>(store: &Store, what: impl Future<Output = T>) -> Result<T> {
+    let mut what = std::pin::pin!(what);
+    loop {
+        match tokio::time::timeout(LOOK_AGAIN, &mut what).await {
+            Ok(done) => return Ok(done),
+            Err(_) if store.stalled() => return Err(Error::unavailable("the database")),
+            Err(_) => {}
         }
     }
 }

@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::HOST;
@@ -14,6 +13,8 @@ use warp::reply::Response;
 
 use crate::dialects::{Arrival, RequestId, User};
 use crate::model::{Ids, RandomIds};
+
+use super::traffic::Pending;
 
 /// Request ids for clients that bring none: unique over runs of the server, and in order within one.
 #[derive(Debug)]
@@ -36,13 +37,13 @@ impl RequestIds {
 pub(super) async fn answer<S>(
     routes: S,
     ids: impl AsRef<RequestIds>,
+    pending: Pending,
     peer: SocketAddr,
     mut request: Request<Incoming>,
 ) -> Result<Response, Infallible>
 where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
 {
-    let began = Instant::now();
     let brought = request.headers().get(RequestId::HEADER).cloned().and_then(RequestId::new);
     let id = brought.or_else(|| ids.as_ref().make());
     if let Some(id) = &id {
@@ -56,7 +57,7 @@ where
     let line = request.uri().clone();
     let mut response = routes.call(request).await?;
     let status = response.status().as_u16();
-    let duration_ms = began.elapsed().as_secs_f64() * 1000.0;
+    let duration_ms = pending.answered(&method, &response).as_secs_f64() * 1000.0;
     let request = id.as_ref().map_or("", RequestId::as_str);
     // Never the query: a client may have put a secret there.
     let path = line.path();

@@ -6,6 +6,7 @@ mod connection;
 mod descriptors;
 mod refuser;
 mod tls;
+mod traffic;
 mod wire;
 
 use std::future::Future;
@@ -30,6 +31,7 @@ use wire::{Answer, Socket, Stage, Wire};
 
 pub use descriptors::raise as raise_descriptors;
 pub use tls::Tls;
+pub use traffic::Traffic;
 
 /// What clients connect to.
 pub struct Listener {
@@ -37,6 +39,7 @@ pub struct Listener {
     /// `None`: plain HTTP.
     pub tls: Option<Tls>,
     pub limits: Limits,
+    pub traffic: Traffic,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,11 +94,12 @@ struct Edge<S> {
     refuser: Arc<Refuser>,
     tls: Option<Tls>,
     limits: Limits,
+    traffic: Traffic,
 }
 
 /// Serves until `shutdown` ends; then takes no new connection, lets requests in flight end, and cuts what remains.
 pub async fn serve(listener: Listener, routes: Routes, refusal: Refusal, shutdown: impl Future) -> Stopped {
-    let Listener { socket, tls, limits } = listener;
+    let Listener { socket, tls, limits, traffic } = listener;
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
@@ -104,7 +108,7 @@ pub async fn serve(listener: Listener, routes: Routes, refusal: Refusal, shutdow
     let refuser =
         Refuser { refusal, ids: Arc::clone(&ids), header_bytes: limits.header_bytes, connections: limits.connections };
     let routes = TowerToHyperService::new(warp::service(routes));
-    let edge = Arc::new(Edge { http, routes, ids, refuser: Arc::new(refuser), tls, limits });
+    let edge = Arc::new(Edge { http, routes, ids, refuser: Arc::new(refuser), tls, limits, traffic });
     let slots = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     let (stop, _) = watch::channel(());
     let (mut connections, mut refusals) = (JoinSet::new(), JoinSet::new());
@@ -179,6 +183,7 @@ where
         _slot: OwnedSemaphorePermit,
         mut stopping: watch::Receiver<()>,
     ) {
+        let _open = self.traffic.connection();
         let opened = tokio::select! {
             opened = self.open(stream, peer) => opened,
             _ = stopping.changed() => None,
@@ -189,7 +194,8 @@ where
         let wire = Wire::new(socket, peer, Arc::clone(&stage), refuser, self.limits.write_timeout);
         let service = service_fn(|request| {
             stage.request();
-            let answer = connection::answer(self.routes.clone(), Arc::clone(&self.ids), peer, request);
+            let answer =
+                connection::answer(self.routes.clone(), Arc::clone(&self.ids), self.traffic.request(), peer, request);
             let stage = Arc::clone(&stage);
             async move { answer.await.map(|response| response.map(|body| Answer { body, stage })) }
         });

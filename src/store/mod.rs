@@ -19,6 +19,7 @@ pub mod disks;
 mod failure;
 pub mod journal;
 pub mod locks;
+mod meter;
 mod migrate;
 pub mod networks;
 pub mod nics;
@@ -39,11 +40,14 @@ pub mod vms;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conn::Begin;
 pub use conn::Conn;
+use meter::Meter;
+pub use pool::Connections;
 use pool::Pool;
+use prometheus_client::registry::Registry;
 use url::Place;
 
 use crate::error::{Error, Result};
@@ -68,6 +72,7 @@ struct Inner {
     migrated: AtomicBool,
     generation: AtomicU64,
     claim: OnceLock<File>,
+    meter: Meter,
 }
 
 impl Store {
@@ -83,6 +88,7 @@ impl Store {
             migrated: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             claim: OnceLock::new(),
+            meter: Meter::new(),
         })))
     }
 
@@ -148,7 +154,31 @@ impl Store {
         }
     }
 
+    /// Has `registry` show the transactions.
+    pub fn register(&self, registry: &mut Registry) {
+        self.0.meter.register(registry);
+    }
+
+    /// Of readers and of writers, now. Does not block.
+    pub fn connections(&self) -> [(&'static str, Connections); 2] {
+        [("read", self.0.readers.connections()), ("write", self.0.writer.connections())]
+    }
+
+    /// Measured: [`Store::attempt`].
     fn transaction<T>(
+        &self,
+        pool: &Pool,
+        begin: Begin,
+        f: impl FnOnce(&mut Conn) -> Result<T>,
+        after_commit: impl FnOnce(),
+    ) -> Result<T> {
+        let began = Instant::now();
+        let result = self.attempt(pool, begin, f, after_commit);
+        self.0.meter.ended(begin, began.elapsed(), &result);
+        result
+    }
+
+    fn attempt<T>(
         &self,
         pool: &Pool,
         begin: Begin,

@@ -20,6 +20,15 @@ pub(super) struct Pool {
     freed: Condvar,
 }
 
+/// How many connections there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// Lent, or being made.
+    pub in_use: usize,
+    pub idle: usize,
+    pub max: usize,
+}
+
 #[derive(Default)]
 struct State {
     /// The last one given back is the next one taken, so that few are in use when there is little to do.
@@ -38,6 +47,12 @@ impl Pool {
 
     pub(super) fn place(&self) -> &Place {
         &self.place
+    }
+
+    pub(super) fn connections(&self) -> Connections {
+        let state = self.state();
+        let idle = state.idle.len();
+        Connections { in_use: state.open.saturating_sub(idle), idle, max: self.size }
     }
 
     /// A connection in a transaction. One that died while it was idle (Postgres was restarted) shows here, where nothing has

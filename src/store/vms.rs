@@ -9,7 +9,7 @@ use super::rows::{from_mib, hit, mib, number, parse, parse_optional};
 use super::schema::{disks, templates, vms};
 use super::{Conn, nics};
 use crate::error::Result;
-use crate::model::{MiB, Nic, Os, OsArch, Secret, Seen, Vm, VmId};
+use crate::model::{MiB, Nic, Os, OsArch, PmId, Secret, Seen, Vm, VmId};
 
 /// A VM with what its document shows of other tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +134,12 @@ pub fn update(c: &mut Conn, vm: &Vm) -> Result<()> {
     );
     let rows = diesel::update(vms::table.find(row.id)).set(changes).execute(&mut c.0)?;
     hit(rows, "vm", vm.id)
+}
+
+/// Of a PM, in no order.
+pub fn ids_of(c: &mut Conn, pm: PmId) -> Result<Vec<VmId>> {
+    let ids: Vec<String> = vms::table.filter(vms::pm.eq(pm.to_string())).select(vms::id).load(&mut c.0)?;
+    ids.iter().map(|id| parse("vms.id", id)).collect()
 }
 
 pub fn set_booted(c: &mut Conn, id: VmId, at: NaiveDateTime) -> Result<()> {

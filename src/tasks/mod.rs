@@ -7,6 +7,7 @@
 
 mod admission;
 mod lanes;
+mod meter;
 mod probe;
 mod recover;
 mod work;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use prometheus_client::registry::Registry;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
@@ -26,6 +28,8 @@ use crate::store::{Store, journal, locks, tasks as rows};
 
 use admission::Admission;
 use lanes::Lanes;
+pub use meter::Load;
+use meter::Meter;
 pub use probe::{Fate, NoFaults, Point, Probe};
 pub use work::{Reporter, Work};
 
@@ -88,6 +92,7 @@ struct Inner {
     process: Uuid,
     admission: Mutex<Admission>,
     lanes: Lanes,
+    meter: Meter,
     live: Mutex<HashMap<TaskId, Arc<Live>>>,
     /// Journal entries whose effect was not begun, and that could not be dropped because the database was away.
     void: Mutex<HashSet<(TaskId, i32)>>,
@@ -104,6 +109,8 @@ struct Live {
     kind: TaskKind,
     subject: String,
     cancel: AtomicBool,
+    /// It has a thread.
+    begun: AtomicBool,
     /// From the moment that it settles it cannot be cancelled any more.
     settling: Mutex<bool>,
     settled: AtomicBool,
@@ -173,6 +180,7 @@ impl Engine {
             process,
             admission: Mutex::default(),
             lanes,
+            meter: Meter::new(),
             live: Mutex::default(),
             void: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -196,6 +204,7 @@ impl Engine {
             kind: spec.kind,
             subject: spec.subject.clone(),
             cancel: AtomicBool::new(false),
+            begun: AtomicBool::new(false),
             settling: Mutex::default(),
             settled: AtomicBool::new(false),
             outcome: Mutex::default(),
@@ -286,6 +295,18 @@ impl Engine {
         drop(lock(&self.0.recovering));
     }
 
+    /// Has `registry` show the tasks that end.
+    pub fn register(&self, registry: &mut Registry) {
+        self.0.meter.register(registry);
+    }
+
+    /// Does not block.
+    pub fn load(&self) -> Load {
+        let live = lock(&self.0.live);
+        let running = live.values().filter(|live| live.begun.load(Ordering::Relaxed)).count();
+        Load { running, queued: live.len() - running }
+    }
+
     /// Tasks of this process that are not over.
     pub fn live_count(&self) -> usize {
         lock(&self.0.live).len()
@@ -304,6 +325,7 @@ impl Engine {
     /// On a lane's thread: runs the job, undoes it if it failed, and ends the task.
     fn run<T>(&self, id: TaskId, live: &Arc<Live>, job: impl FnOnce(&mut Work) -> Result<T>) -> Result<Done<T>> {
         let begun = Instant::now();
+        live.begun.store(true, Ordering::Relaxed);
         let mut work = Work::new(self, id, live);
         let outcome = work.begin().and_then(|()| self.catch(|| job(&mut work))).and_then(|output| {
             if live.settled.load(Ordering::SeqCst) {
@@ -313,6 +335,7 @@ impl Engine {
             }
         });
         let outcome = self.end(id, outcome);
+        self.0.meter.ran(live.kind, begun.elapsed());
         let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &outcome {
             Ok(_) => {
@@ -370,19 +393,26 @@ impl Engine {
     /// The rows decide, not what this process believes: a commit that was never answered may have taken place.
     fn record(&self, id: TaskId, failed: Option<&Failed>) -> Result<()> {
         let now = self.0.ground.clock.now();
+        let mut ended = None;
         self.0.ground.store.note_tx(|c| {
             let task = rows::find(c, id)?.ok_or_else(|| Error::not_found("task", id))?;
             if !task.state.is_over() {
                 // A task that is not over has a message only if it settled; then that message stays.
-                match failed.filter(|_| task.message.is_empty()) {
+                let failed = failed.filter(|_| task.message.is_empty());
+                match failed {
                     Some(f) => rows::finish(c, id, f.state, Some(f.error), Some(&f.message), now)?,
                     None => rows::finish(c, id, TaskState::Success, None, None, now)?,
                 }
+                ended = Some((task.kind, failed.map_or(TaskState::Success, |f| f.state)));
             }
             // Locks stay while there is something to undo. A settled task has nothing left that they protect.
             let undoing = journal::of_task(c, id)?.iter().any(|e| e.direction == journal::Direction::Undo);
             if undoing { Ok(()) } else { locks::release(c, id) }
-        })
+        })?;
+        if let Some((kind, state)) = ended {
+            self.0.meter.ended(kind, state);
+        }
+        Ok(())
     }
 
     fn forget(&self, id: TaskId) {

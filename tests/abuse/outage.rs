@@ -69,7 +69,7 @@ fn a_database_that_is_connected_and_silent_costs_nobody_more_than_a_bounded_wait
     assert_eq!(program.post("/storlinks/create/", &storlink).0, 201);
     assert_eq!(program.post("/vms/", vm).0, 201);
 
-    server.freeze(true);
+    let frozen = server.freeze();
     // More at once than there are connections and threads for reads; each has an end, or the client's patience has.
     std::thread::scope(|scope| {
         for n in 0..40 {
@@ -84,7 +84,7 @@ fn a_database_that_is_connected_and_silent_costs_nobody_more_than_a_bounded_wait
     assert_eq!(program.post("/vms/", "<vm/>").0, 503, "the site's own objections need the database");
     assert_eq!(program.get("/nope/").0, 404);
 
-    server.freeze(false);
+    drop(frozen);
     wait_until("it serves again", || Ok(program.get("/vms/").0 == 200));
     // What was told to be unavailable may have happened, or not; but wholly.
     wait_until("no task is under way", || {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pengx::dialects::{Refusal, Routes};
-use pengx::server::{Limits, Listener, Stopped, serve};
+use pengx::server::{Limits, Listener, Stopped, Traffic, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -27,7 +27,7 @@ impl Server {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap().to_string();
         let (stop, stopped) = oneshot::channel();
-        let listener = Listener { socket, tls: None, limits };
+        let listener = Listener { socket, tls: None, limits, traffic: Traffic::default() };
         let running = tokio::spawn(serve(listener, routes, refusal, stopped));
         Self { address, stop: Some(stop), running, _app: app }
     }

@@ -5,8 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 
 use pengx::dialects::pengx::{Settings, refusal, routes};
+use pengx::dialects::{Refusal, Routes};
 use pengx::operations::{Core, Gate};
-use pengx::server::{Limits, Listener, Tls};
+use pengx::server::{Limits, Listener, Tls, Traffic};
 
 use super::app::PATIENCE;
 
@@ -33,18 +34,22 @@ impl Served {
     }
 
     pub fn with(core: &Core, settings: Settings, limits: Limits, tls: Option<Tls>) -> Self {
+        let refusal = refusal(&settings);
+        let gate = Gate::new(core.clone(), false).unwrap();
+        Self::over(routes(gate, settings), refusal, limits, tls, Traffic::default())
+    }
+
+    pub fn over(routes: Routes, refusal: Refusal, limits: Limits, tls: Option<Tls>, traffic: Traffic) -> Self {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (told, address) = std::sync::mpsc::channel();
-        let gate = Gate::new(core.clone(), false).unwrap();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
                 let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 told.send(socket.local_addr().unwrap()).unwrap();
                 let stop = async { drop(stopped.await) };
-                let listener = Listener { socket, tls, limits };
-                let refusal = refusal(&settings);
-                pengx::server::serve(listener, routes(gate, settings), refusal, stop).await;
+                let listener = Listener { socket, tls, limits, traffic };
+                pengx::server::serve(listener, routes, refusal, stop).await;
             });
         });
         Self { address: address.recv().unwrap(), stop: Some(stop), thread: Some(thread) }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The URL of a new, empty database on the server that all tests share.
 pub(crate) fn database() -> String {
@@ -69,18 +70,15 @@ impl Server {
         self.run("pg_ctl", &["-D", text(&data), "-l", text(&log), "-w", "-t", "60", "start"]);
     }
 
-    /// SIGSTOP to the server and all of its processes, or SIGCONT: it is connected and silent.
-    pub(crate) fn freeze(&self, frozen: bool) {
-        use rustix::process::{Pid, Signal, kill_process};
-        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+    /// Stops all its processes where they are, until the answer is dropped: it takes connections and says nothing.
+    pub(crate) fn freeze(&self) -> Frozen {
         let pid_file = fs::read_to_string(self.dir.join("data/postmaster.pid")).unwrap();
-        let server: i32 = pid_file.lines().next().unwrap().parse().unwrap();
-        let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap();
-        let all = std::iter::once(server).chain(children.split_whitespace().map(|pid| pid.parse().unwrap()));
-        for pid in all {
-            // A child may have ended meanwhile.
-            kill_process(Pid::from_raw(pid).unwrap(), signal).ok();
-        }
+        let first: i32 = pid_file.lines().next().unwrap().trim().parse().unwrap();
+        let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
+        let pids = std::iter::once(first).chain(children.split_whitespace().map(|pid| pid.parse().unwrap()));
+        let frozen = Frozen(pids.map(|pid| Pid::from_raw(pid).unwrap()).collect());
+        frozen.signal(Signal::STOP);
+        frozen
     }
 
     fn url(&self, database: &str) -> String {
@@ -102,6 +100,24 @@ impl Server {
             .unwrap();
         let read = |name| fs::read_to_string(self.dir.join(name)).unwrap_or_default();
         assert!(status.success(), "{argv:?}: {status}\n{}\n{}", read("out"), read("log"));
+    }
+}
+
+/// Goes on when it is dropped.
+pub(crate) struct Frozen(Vec<Pid>);
+
+impl Frozen {
+    fn signal(&self, signal: Signal) {
+        for pid in &self.0 {
+            // A process of the server may have ended by itself.
+            kill_process(*pid, signal).ok();
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.signal(Signal::CONT);
     }
 }
 

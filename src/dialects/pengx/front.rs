@@ -20,8 +20,8 @@ use warp::{Filter, Rejection};
 
 use super::payload::Payload;
 use super::resources::{Hit, Pattern, RESOURCES, Resource};
-use super::{Call, Failure, Reply, Settings, credentials, form, guard, negotiate};
-use crate::dialects::{Arrival, Routes, User};
+use super::{Call, Failure, Reply, Settings, form, guard, negotiate};
+use crate::dialects::{Arrival, Route, Routes, User, credentials};
 use crate::error::Error;
 use crate::operations::{Core, Gate};
 
@@ -112,6 +112,7 @@ async fn dispatch(entry: Arc<Entry>, hit: Hit, path: FullPath, parts: Parts) -> 
     if response.status() != StatusCode::MOVED_PERMANENTLY {
         response.headers_mut().insert(ALLOW, entry.allow.clone());
     }
+    response.extensions_mut().insert(Route(entry.resource.pattern));
     payload.settle(response.headers_mut()).await;
     response
 }

@@ -5,7 +5,6 @@
 
 pub mod call;
 mod charset;
-mod credentials;
 pub mod de;
 pub mod disks;
 pub mod failure;

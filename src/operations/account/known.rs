@@ -9,6 +9,7 @@ use chrono::NaiveDateTime;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{TokenDigest, User, UserId};
+use crate::operations::while_moving;
 use crate::store::{Store, accounts};
 
 /// What was read is believed this long without another look.
@@ -92,8 +93,8 @@ impl Known {
         }
         let has_usable = self.state().usable().is_some();
         if !has_usable {
-            // The store has deadlines of its own.
-            self.look().await;
+            // Whether it ended or the database stands still, the state says.
+            drop(while_moving(&self.store, self.look()).await);
         } else if tokio::time::timeout(PATIENCE, self.look()).await.is_err() {
             // Nobody else shall wait for it again before it is due.
             self.state().looked = Some(Instant::now());

@@ -7,3 +7,4 @@ mod usage;
 pub use create::{CreateStorlink, check};
 pub use query::{isos, list};
 pub use usage::Usages;
+pub(super) use usage::keep_asking;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::model::{Storlink, StorlinkId, Usage};
+use crate::operations::health::Pulse;
 use crate::operations::{Core, guard};
 use crate::store::storlinks;
 
@@ -17,6 +18,8 @@ use crate::store::storlinks;
 const WAIT: Duration = Duration::from_secs(2);
 /// How often at most what a storage said goes to its row, for the time after a restart.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a storage is asked when nobody else does.
+const ASK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What is known and what is being asked.
 #[derive(Default)]
@@ -26,11 +29,22 @@ pub struct Usages(Mutex<HashMap<StorlinkId, Known>>);
 struct Known {
     last: Option<Usage>,
     saved: Option<Instant>,
+    asked: Option<Instant>,
+    pulse: Pulse,
     /// Rings when the probe that is under way has ended.
     probe: Option<watch::Receiver<()>>,
 }
 
 impl Usages {
+    /// What the storage said last to this process.
+    pub(in crate::operations) fn said(&self, id: StorlinkId) -> Option<Usage> {
+        self.lock().get(&id).and_then(|known| known.last)
+    }
+
+    pub(in crate::operations) fn pulse(&self, id: StorlinkId) -> Pulse {
+        self.lock().get(&id).map(|known| known.pulse).unwrap_or_default()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<StorlinkId, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -48,6 +62,14 @@ pub(super) async fn usage(core: &Core, storlink: &Storlink) -> Usage {
     known.get(&storlink.id).and_then(|known| known.last).unwrap_or(storlink.usage)
 }
 
+/// Begins a probe when the last one was a while ago, and does not wait for it.
+pub(in crate::operations) fn keep_asking(core: &Core, storlink: &Storlink) {
+    let asked = core.usages.lock().get(&storlink.id).and_then(|known| known.asked);
+    if asked.is_none_or(|at| at.elapsed() >= ASK_INTERVAL) {
+        drop(probe(core, storlink));
+    }
+}
+
 /// Begins a probe, or joins the one that is under way.
 fn probe(core: &Core, storlink: &Storlink) -> watch::Receiver<()> {
     let mut all = core.usages.lock();
@@ -57,6 +79,7 @@ fn probe(core: &Core, storlink: &Storlink) -> watch::Receiver<()> {
     }
     let (done, ended) = watch::channel(());
     known.probe = Some(ended.clone());
+    known.asked = Some(Instant::now());
     let (core, storlink) = (core.clone(), storlink.clone());
     // The driver keeps its own deadline, so the thread comes back.
     tokio::task::spawn_blocking(move || {
@@ -75,6 +98,7 @@ fn keep(core: &Core, id: StorlinkId, said: Option<Usage>) {
         let mut all = core.usages.lock();
         let known = all.entry(id).or_default();
         known.probe = None;
+        known.pulse.note(said.is_some());
         let changed = said.is_some() && said != known.last;
         known.last = said.or(known.last);
         let due = changed && known.saved.is_none_or(|saved| saved.elapsed() >= SAVE_INTERVAL);
