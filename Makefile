@@ -2,6 +2,7 @@
 # make test        everything that must hold before a change goes in
 # make test-fresh  the same and `make run` in a bare Debian 12 (root only)
 # make bench       measurements
+# make deb         target/deb/pengx_VERSION_amd64.deb (PROFILE=dev builds it faster)
 # make lint, fmt   what the compiler, clippy, rustfmt and shellcheck say; put in form
 SHELL := /bin/bash
 phase := tests/lab/phase.sh
@@ -9,7 +10,12 @@ phase := tests/lab/phase.sh
 # What tests may share between runs: the golden image, libvirt's capabilities.
 export PENGX_LAB_CACHE ?= $(CURDIR)/target/lab
 
-.PHONY: run test test-fresh bench lint fmt
+# What the package is made of.
+PROFILE ?= release
+DEB_VERSION ?= $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
+profile_dir = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+
+.PHONY: run test test-fresh test-deb bench deb lint fmt
 
 run:
 	@tests/lab/install.sh run
@@ -22,6 +28,18 @@ test:
 	@$(MAKE) --no-print-directory lint
 	@$(phase) "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	@$(phase) "tests" cargo test --locked
+	@$(phase) "installed package" $(MAKE) --no-print-directory test-deb
+
+# The real program, of the profile that is there after the tests; twice, under two versions.
+test-deb:
+	@tests/lab/install.sh test
+	@$(MAKE) --no-print-directory deb PROFILE=dev DEB_VERSION='$(DEB_VERSION)~old'
+	@$(MAKE) --no-print-directory deb PROFILE=dev
+	@tests/packaging/deb.sh target/deb/pengx_$(DEB_VERSION)~old_*.deb target/deb/pengx_$(DEB_VERSION)_*.deb
+
+deb:
+	@cargo build --locked --profile $(PROFILE)
+	@docs/packaging/build-deb.sh target/$(profile_dir)/pengx '$(DEB_VERSION)'
 
 test-fresh:
 	@tests/lab/install.sh fresh
@@ -34,7 +52,8 @@ bench:
 lint:
 	@$(phase) "form" cargo fmt --check
 	@$(phase) "clippy" cargo clippy --locked --all-targets -- -D warnings
-	@$(phase) "scripts" shellcheck tests/lab/*.sh .ci/run
+	@$(phase) "scripts" shellcheck tests/lab/*.sh tests/packaging/*.sh docs/packaging/*.sh \
+		docs/packaging/debian/{postinst,prerm,postrm} .ci/run
 
 fmt:
 	@cargo fmt

@@ -39,26 +39,12 @@ trap 'exit 143' INT TERM HUP
 
 # ---- a bare Debian --------------------------------------------------------------
 
-sources() {
-    local lines
-    # shellcheck disable=SC2016 # apt expands these
-    lines=$(apt-get indextargets --format 'deb $(REPO_URI) $(CODENAME) $(COMPONENT)' \
-        'Created-By: Packages' 'Origin: Debian' 2>/dev/null |
-        grep -E '^deb [^ ]+ bookworm(-updates|-security)? main$' | sort -u) || true
-    if ! grep -q ' bookworm main$' <<<"$lines"; then
-        lines='deb http://deb.debian.org/debian bookworm main
-deb http://deb.debian.org/debian bookworm-updates main
-deb http://deb.debian.org/debian-security bookworm-security main'
-    fi
-    echo "$lines"
-}
-
 SECONDS=0
 # How this host reaches Debian: proxies, certificates, time limits, dates.
 apt_config=$root.apt
 apt-config dump | grep -iE '^Acquire::(http|https|ftp|Retries|Check-|ForceIPv)' |
     grep -v ' "";$' >"$apt_config" || true
-sources | mmdebstrap --quiet --variant=minbase --include=ca-certificates,make \
+"$repo/tests/lab/debian-sources.sh" | mmdebstrap --quiet --variant=minbase --include=ca-certificates,make \
     --aptopt="$apt_config" bookworm "$root" - ||
     { rm -f "$apt_config"; die "mmdebstrap could not make a Debian 12"; }
 rm -f "$apt_config"

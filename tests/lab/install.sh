@@ -5,7 +5,8 @@
 #   install.sh [run|test|fresh]
 #     run    to build pengx and to try it (`make run`): libraries, libvirt, QEMU,
 #            the tools that the guest image is made with
-#     test   the same, and what `make test` needs: a PostgreSQL server, shellcheck, xmllint
+#     test   the same, and what `make test` needs: a PostgreSQL server, shellcheck, xmllint,
+#            what makes a package and a Debian to install it in
 #     fresh  what `make test-fresh` needs to make a bare Debian
 set -euo pipefail
 exec </dev/null
@@ -18,7 +19,8 @@ libvirt=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
 guest_image=(syslinux syslinux-common mtools dosfstools fdisk cpio e2fsprogs)
 case ${1:-run} in
     run) wanted=("${build[@]}" "${libvirt[@]}" "${guest_image[@]}") ;;
-    test) wanted=("${build[@]}" "${libvirt[@]}" "${guest_image[@]}" postgresql-15 shellcheck libxml2-utils) ;;
+    test) wanted=("${build[@]}" "${libvirt[@]}" "${guest_image[@]}" postgresql-15 shellcheck libxml2-utils
+        dpkg-dev mmdebstrap debian-archive-keyring) ;;
     fresh) wanted=(mmdebstrap debian-archive-keyring git) ;;
     *) die "unknown set '$1', use run, test or fresh" ;;
 esac
