@@ -15,8 +15,10 @@ mod reads;
 mod refusals;
 mod schema;
 mod states;
+mod storlinks;
 mod table;
 mod tasks;
+mod templates;
 mod walk;
 
 use std::path::PathBuf;
@@ -59,6 +61,18 @@ impl Api {
 
     fn post(&self, uri: &str, xml: &str) -> Answer {
         self.http.post(uri, xml)
+    }
+
+    fn put(&self, uri: &str, xml: &str) -> Answer {
+        self.http.send("PUT", uri, xml)
+    }
+
+    /// Another run of the server on the same site.
+    fn restarted(self) -> Self {
+        let Self { http, app } = self;
+        drop(http);
+        let app = app.restart();
+        Self { http: Served::new(&app.core), app }
     }
 
     /// Of the VM of this name.

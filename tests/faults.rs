@@ -1,6 +1,7 @@
 //! Every operation, failing and dying at every single point: afterwards the world is as it was, or the task is finished.
 
 mod devices;
+mod templates;
 
 use pengx::error::{ErrorKind, Result};
 use pengx::hypervisor::{Answer, Verb};
@@ -26,8 +27,15 @@ struct Scenario {
 }
 
 fn scenarios() -> Vec<Scenario> {
-    let mut all = devices::scenarios();
-    all.extend([
+    let mut all = vm_scenarios();
+    all.extend(devices::scenarios());
+    all.extend(templates::storlink_scenarios());
+    all.extend(templates::template_scenarios());
+    all
+}
+
+fn vm_scenarios() -> Vec<Scenario> {
+    vec![
         Scenario {
             name: "storlink.create",
             prepare: |_| None,
@@ -188,8 +196,7 @@ fn scenarios() -> Vec<Scenario> {
                 gone && state(app, vm).is_none() && World::of(app).files.is_empty()
             },
         },
-    ]);
-    all
+    ]
 }
 
 fn made(app: &App) -> VmId {
@@ -264,20 +271,21 @@ fn judge(app: &App, scenario: &Scenario, vm: Option<VmId>, before: &World, case:
     let last = app.store().read(|c| pengx::store::tasks::recent(c, 1)).unwrap().remove(0);
     let finished = last.state == TaskState::Success && (scenario.done)(app, vm);
     // A power button that was pressed and whose answer was lost has been pressed.
-    let button = matches!(
-        last.kind,
-        TaskKind::VmShutdown
-            | TaskKind::VmPoweroff
-            | TaskKind::VmSuspend
-            | TaskKind::VmResume
-            // A file is written or not.
-            | TaskKind::PmAuthorizeKeys
-    );
+    let buttons = [
+        TaskKind::VmShutdown,
+        TaskKind::VmPoweroff,
+        TaskKind::VmSuspend,
+        TaskKind::VmResume,
+        TaskKind::TemplateShutdown,
+        TaskKind::TemplatePoweroff,
+        // A file is written or not.
+        TaskKind::PmAuthorizeKeys,
+    ];
     let pressed = match last.kind {
         // A reset that failed half way was started again.
         TaskKind::VmReset => without_boot_times(&after) == without_boot_times(before),
         TaskKind::VmUpdate => after == with_plugged_vcpus(before),
-        _ => button && (scenario.done)(app, vm),
+        _ => buttons.contains(&last.kind) && (scenario.done)(app, vm),
     };
     assert!(
         finished || pressed || after == *before,

@@ -4,10 +4,14 @@ use std::path::Path;
 
 use pengx::error::{ErrorKind, Result};
 use pengx::hypervisor::Hypervisor;
-use pengx::model::{MiB, PmId, PowerState, Seen, StorageCategory, VmId};
+use pengx::model::{Format, MiB, PmId, PowerState, Seen, StorageCategory, StorlinkId, TemplateId, VmId};
 use pengx::operations::disk::{self, CreateDisk, DeleteDisk};
 use pengx::operations::nic::{self, CreateNic, DeleteNic, UpdateNic};
 use pengx::operations::pm;
+use pengx::operations::storlink::{DeleteStorlink, UpdateStorlink};
+use pengx::operations::template::{
+    self, DeleteTemplate, PoweroffTemplate, ShutdownTemplate, StartTemplate, UpdateTemplate,
+};
 use pengx::operations::vm::{DeleteVm, PoweroffVm, ShutdownVm, StartVm, find, list};
 use pengx::store::{networks, pms, seen, storages};
 
@@ -192,5 +196,57 @@ fn each_host_writes_its_own_facts_and_shows_those_of_all() {
     assert_eq!((interfaces(&other.body), other.element("mac")), (2, "52:54:00:00:00:0a"));
     assert_eq!(interfaces(&http.get("/pms/").body), 0);
     assert_eq!(http.get("/pmpperf/").status, 400, "its /proc is empty");
+}
+
+fn unshare(storlink: StorlinkId, shared: bool) -> UpdateStorlink {
+    UpdateStorlink { storlink, name: None, link: None, kind: None, level: None, desc: None, shared: Some(shared) }
+}
+
+fn renamed(template: TemplateId) -> UpdateTemplate {
+    let name = Some("renamed".parse().unwrap());
+    UpdateTemplate { template, name, os: None, os_arch: None, desc: None, iso: None }
+}
+
+#[test]
+fn a_template_and_a_storlink_of_another_host_stay_as_they_are() {
+    let mut app = App::new();
+    let storlink = app.storlink();
+    let template = app.template(storlink, Format::Qcow2);
+    let here = app.site.pm().id;
+
+    app.site.host += 1;
+    let app = app.restart();
+    let before = World::of(&app);
+    assert_eq!(template::find(&app.core, template).unwrap().observed.state, PowerState::Unknown);
+    let there = format!("template debian 8 64bit template is on pm {here}; ask the server there");
+    assert_eq!(refusal(app.run(renamed(template))), there);
+    assert_eq!(refusal(app.run(DeleteTemplate { template })), there);
+    let start = StartTemplate { template, iso: None, cpu: 1, memory: MiB(64), networks: Vec::new() };
+    assert_eq!(refusal(app.run(start)), there);
+    assert_eq!(refusal(app.run(ShutdownTemplate { template })), there);
+    assert_eq!(refusal(app.run(PoweroffTemplate { template })), there);
+    let there = format!("storlink store1 is on pm {here} and not shared; use one of this host, or a shared one");
+    assert_eq!(refusal(app.run(DeleteStorlink { storlink })), there);
+    assert_eq!(refusal(app.run(unshare(storlink, true))), there);
+    app.assert_at_rest();
+    assert_eq!(World::of(&app), before);
+}
+
+#[test]
+fn a_storlink_stays_shared_while_another_host_uses_it() {
+    let mut app = App::new();
+    let storlink = app.storlink();
+    app.template(storlink, Format::Qcow2);
+    app.run(unshare(storlink, true)).unwrap();
+    app.site.host += 1;
+    let app = app.restart();
+    let vm = app.run(app.vm_of(storlink, None, "web1")).unwrap();
+    let before = World::of(&app);
+    let why = app.run(unshare(storlink, false)).unwrap_err().to_string();
+    let by = "2 disks, the first of vm web1";
+    assert_eq!(why, format!("shared: must stay True while the storlink is in use on another pm by {by}"));
+    assert_eq!(World::of(&app), before);
+    app.run(DeleteVm { vm }).unwrap();
+    app.run(unshare(storlink, false)).unwrap();
     app.assert_at_rest();
 }

@@ -36,3 +36,24 @@ pub enum Compensation {
     /// Start a domain again whose plug the task was pulling to start it anew.
     Start { vm: VmId },
 }
+
+impl Compensation {
+    /// The storlink without which it cannot be applied.
+    pub fn storlink(&self) -> Option<StorlinkId> {
+        match self {
+            Self::DeleteVolume { storlink, .. }
+            | Self::RestoreVolume { storlink, .. }
+            | Self::PurgeVolume { storlink, .. } => Some(*storlink),
+            Self::Undefine { .. }
+            | Self::Redefine { .. }
+            | Self::Destroy { .. }
+            | Self::DetachDisk { .. }
+            | Self::AttachDisk { .. }
+            | Self::DetachNic { .. }
+            | Self::ResetMemory { .. }
+            | Self::ResetDisc { .. }
+            | Self::AdoptVcpus { .. }
+            | Self::Start { .. } => None,
+        }
+    }
+}

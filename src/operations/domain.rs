@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Disk, DiskSpec, DomainSpec, Mac, NicSpec, Storlink, StorlinkId, Vm, VmId};
+use crate::model::{Disk, DiskOwner, DiskSpec, DomainSpec, Mac, NicSpec, Storlink, StorlinkId, Vm, VmId};
 use crate::storage::VolumeDriver;
 use crate::store::{disks, nics};
 
@@ -70,12 +70,13 @@ impl Machine {
         Ok(spec)
     }
 
-    /// The client named the VM, not the volume: that a volume is missing is the storage's failure, and no 404.
+    /// The client named the VM or the template, not the volume: that a volume is missing is the storage's failure, and no 404.
     fn lost(&self, disk: &Disk, error: Error) -> Error {
         if !matches!(error.kind(), ErrorKind::NotFound { .. }) {
             return error;
         }
-        let why = format!("volume {} of vm {} is not on storlink {}", disk.volume, self.vm.name, disk.storlink);
+        let noun = if matches!(disk.owner, DiskOwner::Template(_)) { "template" } else { "vm" };
+        let why = format!("volume {} of {noun} {} is not on storlink {}", disk.volume, self.vm.name, disk.storlink);
         Error::refused("storage", why).caused_by(error)
     }
 }

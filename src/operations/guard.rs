@@ -17,6 +17,16 @@ pub(super) fn template(c: &mut Conn, id: TemplateId) -> Result<Template> {
     templates::find(c, id)?.ok_or_else(|| Error::not_found("template", id))
 }
 
+/// A template of this host: another host's may be running there.
+pub(super) fn own_template(c: &mut Conn, pm: &Pm, id: TemplateId) -> Result<Template> {
+    let found = template(c, id)?;
+    if found.pm != pm.id {
+        let (what, is) = (format!("template {}", found.name), format!("on pm {}", found.pm));
+        return Err(Error::wrong_state(what, is, "ask the server there"));
+    }
+    Ok(found)
+}
+
 /// A storlink that this host can reach: its own, or a shared one.
 pub(super) fn storlink(c: &mut Conn, pm: &Pm, id: StorlinkId) -> Result<Storlink> {
     let storlink = storlinks::find(c, id)?.ok_or_else(|| Error::not_found("storlink", id))?;

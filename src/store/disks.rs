@@ -122,6 +122,12 @@ pub fn remove_of_vm(c: &mut Conn, id: VmId) -> Result<()> {
     Ok(())
 }
 
+/// Of a template without disks, nothing.
+pub fn remove_of_template(c: &mut Conn, id: TemplateId) -> Result<()> {
+    diesel::delete(disks::table.filter(disks::template.eq(id.to_string()))).execute(&mut c.0)?;
+    Ok(())
+}
+
 /// The disk that a volume is.
 pub fn holder(c: &mut Conn, storlink: StorlinkId, volume: &VolumeName) -> Result<Option<Disk>> {
     disks::table

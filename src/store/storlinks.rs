@@ -2,11 +2,11 @@
 
 use diesel::prelude::*;
 
-use super::Conn;
-use super::rows::{from_mib, hit, mib, parse, uuid};
-use super::schema::storlinks;
+use super::rows::{from_mib, hit, mib, parse, parse_optional, uuid};
+use super::schema::{backups, disks, snapshots, storlinks, templates, vms};
+use super::{Conn, journal};
 use crate::error::Result;
-use crate::model::{PmId, Storlink, StorlinkId, StorlinkLevel, StorlinkType, Usage};
+use crate::model::{Iso, PmId, Storlink, StorlinkId, StorlinkLevel, StorlinkType, Usage};
 
 /// A storlink that has no number yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,4 +102,127 @@ pub fn set_usage(c: &mut Conn, id: StorlinkId, usage: Usage) -> Result<()> {
         .set((storlinks::size.eq(size), storlinks::free.eq(free)))
         .execute(&mut c.0)?;
     hit(rows, "storlink", id)
+}
+
+/// All of its row but how full it is, which [`set_usage`] keeps, and its number, uuid and PM, which stay for ever.
+///
+/// # Errors
+/// `Exists` if the PM has another one of this name.
+pub fn update(c: &mut Conn, storlink: &Storlink) -> Result<()> {
+    let rows = diesel::update(storlinks::table.find(storlink.id.0))
+        .set((
+            storlinks::name.eq(&storlink.name),
+            storlinks::link.eq(&storlink.link),
+            storlinks::kind.eq(storlink.kind.word()),
+            storlinks::level.eq(storlink.level.word()),
+            storlinks::description.eq(&storlink.desc),
+            storlinks::shared.eq(storlink.shared),
+        ))
+        .execute(&mut c.0)?;
+    hit(rows, "storlink", storlink.id)
+}
+
+/// # Errors
+/// `InUse` while it has disks or backups. See [`uses`] for the rest of what needs it.
+pub fn remove(c: &mut Conn, id: StorlinkId) -> Result<()> {
+    let rows = diesel::delete(storlinks::table.find(id.0)).execute(&mut c.0)?;
+    hit(rows, "storlink", id)
+}
+
+/// Something that needs a storlink to be there and to be what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Use {
+    pub what: UseKind,
+    /// `vm web1`, for sentences.
+    pub by: String,
+    /// The host that needs it; `None` where no one host does.
+    pub pm: Option<PmId>,
+}
+
+/// In the order in which uses are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UseKind {
+    Disk,
+    Backup,
+    /// An ISO image in a drive.
+    Disc,
+    /// A volume that a task has still to remove or to bring back.
+    Volume,
+}
+
+/// A noun and the PM of everything that has an id.
+type Owners = std::collections::HashMap<String, (String, Option<PmId>)>;
+
+/// Everything that needs this storlink, by kind and then by age, in six queries.
+pub fn uses(c: &mut Conn, id: StorlinkId) -> Result<Vec<Use>> {
+    let mut owners = Owners::new();
+    let mut uses = Vec::new();
+    let all: Vec<(String, String, String, Option<String>)> =
+        vms::table.order((vms::created_at, vms::id)).select((vms::id, vms::name, vms::pm, vms::iso)).load(&mut c.0)?;
+    note(&mut owners, &mut uses, id, "vm", all)?;
+    let all: Vec<(String, String, String, Option<String>)> = templates::table
+        .order((templates::created_at, templates::id))
+        .select((templates::id, templates::name, templates::pm, templates::iso))
+        .load(&mut c.0)?;
+    note(&mut owners, &mut uses, id, "template", all)?;
+    let all: Vec<(String, String, String)> =
+        snapshots::table.select((snapshots::id, snapshots::name, snapshots::vm)).load(&mut c.0)?;
+    for (snapshot, name, vm) in all {
+        let pm = owners.get(&vm).and_then(|(_, pm)| *pm);
+        owners.insert(snapshot, (format!("snapshot {name}"), pm));
+    }
+    let all: Vec<(String, String, i32)> = backups::table
+        .order((backups::created_at, backups::id))
+        .select((backups::id, backups::name, backups::storlink))
+        .load(&mut c.0)?;
+    for (backup, name, storlink) in all {
+        let by = format!("backup {name}");
+        if storlink == id.0 {
+            uses.push(Use { what: UseKind::Backup, by: by.clone(), pm: None });
+        }
+        owners.insert(backup, (by, None));
+    }
+    uses.extend(disks_on(c, id, &owners)?);
+    for (task, entry) in journal::all(c)? {
+        if entry.compensation.storlink() == Some(id) {
+            uses.push(Use { what: UseKind::Volume, by: format!("task {task}"), pm: None });
+        }
+    }
+    uses.sort_by_key(|using| using.what);
+    Ok(uses)
+}
+
+/// Takes down what owners of this kind are called, and which of them have a disc of the storlink.
+fn note(
+    owners: &mut Owners,
+    uses: &mut Vec<Use>,
+    id: StorlinkId,
+    noun: &str,
+    all: Vec<(String, String, String, Option<String>)>,
+) -> Result<()> {
+    for (owner, name, pm, iso) in all {
+        let (by, pm) = (format!("{noun} {name}"), Some(parse("pm", &pm)?));
+        let iso: Option<Iso> = parse_optional("iso", iso)?;
+        if iso.is_some_and(|iso| iso.storlink == id) {
+            uses.push(Use { what: UseKind::Disc, by: by.clone(), pm });
+        }
+        owners.insert(owner, (by, pm));
+    }
+    Ok(())
+}
+
+type Ends = (Option<String>, Option<String>, Option<String>, Option<String>);
+
+fn disks_on(c: &mut Conn, id: StorlinkId, owners: &Owners) -> Result<Vec<Use>> {
+    let all: Vec<Ends> = disks::table
+        .filter(disks::storlink.eq(id.0))
+        .order((disks::created_at, disks::id))
+        .select((disks::vm, disks::template, disks::snapshot, disks::backup))
+        .load(&mut c.0)?;
+    let named = |(vm, template, snapshot, backup): Ends| {
+        let owner = vm.or(template).or(snapshot).or(backup).unwrap_or_default();
+        let (by, pm) = owners.get(&owner).cloned().unwrap_or_default();
+        Use { what: UseKind::Disk, by, pm }
+    };
+    Ok(all.into_iter().map(named).collect())
 }

@@ -6,8 +6,8 @@ use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
 use super::Conn;
-use super::rows::{mib, number, parse, parse_optional};
-use super::schema::{disks, templates};
+use super::rows::{hit, mib, number, parse, parse_optional};
+use super::schema::{disks, templates, vms};
 use crate::error::Result;
 use crate::model::{MiB, Secret, Seen, Template, TemplateId};
 
@@ -95,6 +95,47 @@ pub fn insert(c: &mut Conn, template: &Template) -> Result<()> {
     };
     diesel::insert_into(templates::table).values(&row).execute(&mut c.0)?;
     Ok(())
+}
+
+/// All of its row but what its host saw of its domain; its id, PM and birthday stay for ever.
+///
+/// # Errors
+/// `Exists` if another one has this name.
+pub fn update(c: &mut Conn, template: &Template) -> Result<()> {
+    let rows = diesel::update(templates::table.find(template.id.to_string()))
+        .set((
+            templates::name.eq(&template.name),
+            templates::os.eq(template.os.word()),
+            templates::os_arch.eq(template.os_arch.word()),
+            templates::description.eq(&template.desc),
+            templates::iso.eq(template.iso.as_ref().map(ToString::to_string)),
+            templates::vnc_password.eq(template.vnc_password.as_ref().map(Secret::reveal)),
+            templates::recent_booted_at.eq(template.recent_booted_at),
+            templates::updated_at.eq(template.updated_at),
+        ))
+        .execute(&mut c.0)?;
+    hit(rows, "template", template.id)
+}
+
+/// # Errors
+/// `InUse` while it has disks or a VM is made from it.
+pub fn remove(c: &mut Conn, id: TemplateId) -> Result<()> {
+    let rows = diesel::delete(templates::table.find(id.to_string())).execute(&mut c.0)?;
+    hit(rows, "template", id)
+}
+
+/// The names of the VMs that were made from it, the oldest first.
+pub fn vms_of(c: &mut Conn, id: TemplateId) -> Result<Vec<String>> {
+    let of_it = vms::table.filter(vms::template.eq(id.to_string()));
+    Ok(of_it.order((vms::created_at, vms::id)).select(vms::name).load(&mut c.0)?)
+}
+
+/// One, as lists show it.
+pub fn listing_of(c: &mut Conn, id: TemplateId) -> Result<Option<TemplateListing>> {
+    let Some(template) = find(c, id)? else { return Ok(None) };
+    let sizes: Vec<i64> = disks::table.filter(disks::template.eq(id.to_string())).select(disks::size).load(&mut c.0)?;
+    let size = sizes.into_iter().map(|size| mib("disks.size", size)).sum::<Result<MiB>>()?;
+    Ok(Some(TemplateListing { template, size }))
 }
 
 /// All of them, the oldest first, in two queries.

@@ -132,6 +132,104 @@ fn a_start_and_a_delete_never_both_succeed() {
     println!("abuse: the start was first {started} times, the delete {deleted} times");
 }
 
+/// Two calls at once, each of them first to be sent in half of the rounds.
+fn both(round: usize, a: impl Fn() -> Answer + Sync, b: impl Fn() -> Answer + Sync) -> (Answer, Answer) {
+    let mut answers = at_once(2, |n| if n == round % 2 { a() } else { b() });
+    let (second, first) = (answers.pop().unwrap(), answers.pop().unwrap());
+    if round.is_multiple_of(2) { (first, second) } else { (second, first) }
+}
+
+/// Whoever is first: either the VM is on the storlink and it stays, or there is neither.
+#[test]
+fn a_create_on_a_storlink_and_its_delete_never_both_succeed() {
+    let scene = Scene::new();
+    let dir = scene.app.site.dir.path().join("second");
+    std::fs::create_dir(&dir).unwrap();
+    let (mut created, mut deleted) = (0, 0);
+    for round in 0..12 {
+        let body = format!("<s><name>s2</name><link>{}</link><type>LO</type><level>FL</level></s>", dir.display());
+        assert_eq!(scene.http.post("/storlinks/", &body).status, 201);
+        let storlink = scene.http.get("/storlinks/").ids("storlink").pop().unwrap();
+        let on = format!("<storlink>{storlink}</storlink><os_disk_size>1</os_disk_size>");
+        let uri = format!("/storlinks/{storlink}/");
+        let (create, delete) = both(round, || scene.create_vm("web1", &on), || scene.http.delete(&uri));
+        scene.app.assert_at_rest();
+        match (create.status, delete.status) {
+            (201, 400) => {
+                created += 1;
+                assert_eq!(delete.message(), "storlink s2 is in use by a disk of vm web1");
+                let vm = scene.http.get("/vms/").ids("vm").pop().unwrap();
+                assert_eq!(scene.http.delete(&format!("/vms/{vm}/")).status, 204);
+                assert_eq!(scene.http.delete(&uri).status, 204);
+            }
+            (404, 204) => {
+                deleted += 1;
+                assert_eq!(create.message(), format!("there is no storlink {storlink}"));
+            }
+            other => panic!("{other:?}: {create:?} {delete:?}"),
+        }
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+        assert_eq!(scene.http.get("/storlinks/").ids("storlink").len(), 1);
+    }
+    println!("abuse: the create was first {created} times, the delete of its storlink {deleted} times");
+}
+
+#[test]
+fn a_create_from_a_template_and_its_delete_never_both_succeed() {
+    let scene = Scene::new();
+    let (mut created, mut deleted) = (0, 0);
+    for round in 0..12 {
+        let empty = World::of(&scene.app);
+        let (template, image) = scene.template("debian", Format::Qcow2);
+        let from = format!("<template>{template}</template>");
+        let uri = format!("/templates/{template}/");
+        let (create, delete) = both(round, || scene.create_vm("web1", &from), || scene.http.delete(&uri));
+        scene.app.assert_at_rest();
+        match (create.status, delete.status) {
+            (201, 400) => {
+                created += 1;
+                assert_eq!(delete.message(), "template debian is in use by vm web1");
+                assert!(image.is_file());
+                let vm = scene.http.get("/vms/").ids("vm").pop().unwrap();
+                assert_eq!(scene.http.delete(&format!("/vms/{vm}/")).status, 204);
+                assert_eq!(scene.http.delete(&uri).status, 204);
+            }
+            (404, 204) => {
+                deleted += 1;
+                assert_eq!(create.message(), format!("there is no template {template}"));
+            }
+            other => panic!("{other:?}: {create:?} {delete:?}"),
+        }
+        assert_eq!(World::of(&scene.app), empty);
+    }
+    println!("abuse: the create was first {created} times, the delete of its template {deleted} times");
+}
+
+#[test]
+fn of_two_renames_to_one_name_one_wins() {
+    let scene = Scene::new();
+    let templates = ["a", "b"].map(|name| scene.template(name, Format::Raw).0);
+    let dir = scene.app.site.dir.path().join("second");
+    std::fs::create_dir(&dir).unwrap();
+    let body = format!("<s><name>s2</name><link>{}</link><type>LO</type><level>FL</level></s>", dir.display());
+    assert_eq!(scene.http.post("/storlinks/", &body).status, 201);
+    let storlinks = scene.http.get("/storlinks/").ids("storlink");
+    for round in 0..6 {
+        for (noun, ids) in [("template", &templates[..]), ("storlink", &storlinks[..])] {
+            let name = format!("name{round}");
+            let answers = at_once(2, |n| {
+                scene.http.send("PUT", &format!("/{noun}s/{}/", ids[n]), &format!("<x><name>{name}</name></x>"))
+            });
+            assert_eq!((with_status(&answers, 204), with_status(&answers, 400)), (1, 1), "{answers:?}");
+            let lost = answers.iter().find(|answer| answer.status == 400).unwrap();
+            assert_eq!(lost.message(), format!("a {noun} named {name} exists already"));
+            let list = scene.http.get(&format!("/{noun}s/")).body;
+            assert_eq!(list.matches(&format!("<name>{name}</name>")).count(), 1, "{list}");
+        }
+    }
+    scene.app.assert_at_rest();
+}
+
 #[test]
 fn a_client_that_hangs_up_in_the_middle_of_its_task_changes_nothing_about_it() {
     let scene = Scene::new();

@@ -117,6 +117,7 @@ fn answers_are_the_manuals_to_the_letter() {
     storlink_and_template(&mut gold);
     let id = vms(&mut gold);
     power(&mut gold, &id);
+    template(&mut gold);
     failures(&mut gold);
     devices(&mut gold, &id);
     gold.api.http.delete(&format!("/vms/{id}/")).empty_204();
@@ -149,6 +150,7 @@ fn empty_site(gold: &mut Gold) {
     assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"));
     for (name, template, uri) in [
         ("storlinks-none", "storlinks", "/storlinks/"),
+        ("storlinks-all-none", "storlinks_all", "/storlinks/all/"),
         ("templates-none-v1", "templates_v1", "/v1/templates/"),
         ("templates-none-v2", "templates_v2", "/v2/templates/"),
         ("vms-none", "vms", "/vms/"),
@@ -176,6 +178,13 @@ fn storlink_and_template(gold: &mut Gold) {
         ("storlink.level", "FL"),
         ("storlink.desc", "VM store1"),
         ("storlink.shared", "True"),
+    ]);
+    let all = gold.api.get("/storlinks/all/");
+    let all = gold.check("storlinks-all", Some("storlinks_all"), 200, &all);
+    all.are(&[
+        ("storlink.pm_name", "host1"),
+        ("storlink.name", "store1"),
+        ("storlink.pm", values.all("storlink.pm")[0]),
     ]);
     let number = |hole| values.all(hole)[0].parse::<u64>().unwrap();
     assert!(number("storlink.size") > 0 && number("storlink.free") <= number("storlink.size"));
@@ -319,6 +328,52 @@ fn power(gold: &mut Gold, id: &str) {
     gold.check("vm-poweroff", Some("root"), 200, &answer).are(&[("data.result", "success")]);
     let answer = gold.api.http.send("PUT", "/pms/update-authorized-keys/", "");
     gold.check("pm-authorize-keys", Some("root"), 201, &answer).are(&[("data.result", "success")]);
+}
+
+/// A template of its own: made, looked at, started, gone.
+fn template(gold: &mut Gold) {
+    let body = file("contract/bodies/template-new.xml").replace("<storlink>11<", "<storlink>1<");
+    let answer = gold.api.post("/templates/add_new/", &body.replace("debian 8 64bit template", "new one"));
+    gold.check("template-new", Some("root"), 201, &answer).are(&[("data.result", "success")]);
+    // Made by a clock that stands: the order in the list is that of the ids.
+    let id = gold.api.get("/templates/").ids("template").pop().unwrap();
+    let uri = format!("/templates/{id}/");
+    let v1 = gold.api.get(&format!("/v1{uri}"));
+    gold.check("template-v1", None, 200, &v1);
+    let v2 = gold.api.get(&uri);
+    gold.check("template-v2", Some("template_v2"), 200, &v2).are(&[
+        ("gvm.uuid", &id),
+        ("gvm.name", "new one"),
+        ("gvm.size", "102400"),
+        ("gvm.lock_statue", "False"),
+        ("gvm.pm", "00000000-0000-0000-0000-0000b105f00d"),
+        ("gvm.state", "SHUTDOWN"),
+        ("gvm.recent_booted_at", "None"),
+        ("gvm.vnc_port", "None"),
+        ("gvm.vnc_password", "None"),
+    ]);
+    let answer = gold.api.get(&format!("{uri}disks/"));
+    let values = gold.check("template-disks", Some("template_disks"), 200, &answer);
+    assert_eq!(values.all("d.uuid"), [answer.ids("disk")[0].as_str(); 2]);
+    values.are(&[
+        ("d.order", "0"),
+        ("d.size", "102400"),
+        ("d.vm", &id),
+        ("d.desc", ""),
+        ("d.created_at", "2017-07-26 15:04:05"),
+        ("d.format", "qcow2"),
+        ("d.type", "FL"),
+        ("d.storlink", "1"),
+    ]);
+    let answer = gold.api.post(&format!("{uri}start/"), "");
+    gold.check("template-start", Some("root"), 200, &answer).are(&[("data.result", "success")]);
+    let answer = gold.api.get(&uri);
+    let values = gold.check("template-running", Some("template_v2"), 200, &answer);
+    values.are(&[("gvm.state", "RUNNING"), ("gvm.recent_booted_at", "2017-07-26 15:04:05")]);
+    assert!(values.all("gvm.vnc_port")[0].starts_with("59") && values.all("gvm.vnc_password")[0].len() == 8);
+    let answer = gold.api.post(&format!("{uri}poweroff/"), "");
+    gold.check("template-poweroff", Some("root"), 200, &answer).are(&[("data.result", "success")]);
+    gold.api.http.delete(&uri).empty_204();
 }
 
 fn failures(gold: &mut Gold) {

@@ -55,6 +55,11 @@ fn corrected(template: &str) -> String {
             // Closed by another name.
             ("}}</os_type>", "}}</os_arch>"),
         ],
+        "template_v2" => &[
+            // Closes a loop that the single read does not have.
+            ("</template>{% endfor %}", "</template>"),
+            ("<vnc_password>{{ gvm.vnc_port }}", "<vnc_password>{{ gvm.vnc_password }}"),
+        ],
         _ => &[],
     };
     for (printed, meant) in misprints {

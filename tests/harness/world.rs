@@ -57,8 +57,9 @@ impl World {
                 }
                 for template in templates::all(c)? {
                     rows.extend(disks::of_template(c, template.id)?.iter().map(|d| format!("{d:?}")));
+                    let password = template.vnc_password.as_ref().map(|secret| secret.reveal().to_owned());
                     // What was seen last is noted some time after it was.
-                    rows.push(format!("{:?}", Template { seen: Seen::default(), ..template }));
+                    rows.push(format!("{:?} {password:?}", Template { seen: Seen::default(), ..template }));
                 }
                 for listing in vms::listing(c)? {
                     rows.extend(disks::of_vm(c, listing.vm.id)?.iter().map(|d| format!("{d:?}")));

@@ -3,6 +3,7 @@
 use pengx::error::ErrorKind;
 use pengx::store::journal::{self, Direction, Entry};
 use pengx::store::locks::{self, Held, Holder};
+use pengx::store::storlinks::{Use, UseKind};
 use pengx::store::{accounts, disks, networks, nics, pms, seen, storages, storlinks, tasks, templates, vms};
 
 use super::*;
@@ -235,6 +236,138 @@ fn storlinks_have_numbers_and_names_of_their_pm() {
         assert_eq!(kind(db.store.write_tx(|c| storlinks::set_usage(c, StorlinkId(99), usage))), "not_found");
         assert_eq!(kind(db.store.write_tx(|c| storlinks::insert(c, &new_storlink(&here, "로컬 저장소")))), "exists");
         assert_eq!(kind(db.store.write_tx(|c| storlinks::insert(c, &new_storlink(&pm(3), "x")))), "in_use");
+    });
+}
+
+#[test]
+fn storlinks_change_and_go() {
+    on_both(|db| {
+        let pm = pm(1);
+        let (one, two) = db.write(|c| {
+            pms::save(c, &pm)?;
+            Ok((storlinks::insert(c, &new_storlink(&pm, "one"))?, storlinks::insert(c, &new_storlink(&pm, "two"))?))
+        });
+        let old = db.read(|c| storlinks::find(c, one)).unwrap();
+        let new = Storlink {
+            name: "하나".to_owned(),
+            link: "/elsewhere".to_owned(),
+            kind: StorlinkType::Nfs,
+            level: StorlinkLevel::Object,
+            desc: "moved".to_owned(),
+            shared: !old.shared,
+            ..old
+        };
+        db.write(|c| storlinks::update(c, &new));
+        assert_eq!(db.read(|c| storlinks::find(c, one)), Some(new.clone()));
+        let twin = Storlink { name: "two".to_owned(), ..new.clone() };
+        assert_eq!(kind(db.store.write_tx(|c| storlinks::update(c, &twin))), "exists");
+        db.write(|c| storlinks::remove(c, one));
+        assert_eq!(db.read(storlinks::all).iter().map(|s| s.id).collect::<Vec<_>>(), [two]);
+        assert_eq!(kind(db.store.write_tx(|c| storlinks::update(c, &new))), "not_found");
+        assert_eq!(kind(db.store.write_tx(|c| storlinks::remove(c, one))), "not_found");
+    });
+}
+
+#[test]
+fn everything_that_needs_a_storlink_is_found() {
+    on_both(|db| {
+        let (here, there) = (pm(1), pm(2));
+        let (base, web) = (template(&here, 1), vm(&there, None, 3));
+        // Its number begins with the number of the first, as `11/a.iso` does with `1`.
+        let (link, others) = db.write(|c| {
+            pms::save(c, &here)?;
+            pms::save(c, &there)?;
+            let link = storlinks::insert(c, &new_storlink(&here, "s"))?;
+            let more = (0..20).map(|n| storlinks::insert(c, &new_storlink(&here, &format!("s{n}"))));
+            Ok((link, more.collect::<pengx::error::Result<Vec<_>>>()?))
+        });
+        let other = *others.iter().find(|id| **id != link && id.to_string().starts_with(&link.to_string())).unwrap();
+        let disc = |storlink: StorlinkId| Some(format!("{storlink}/a.iso").parse::<Iso>().unwrap());
+        let base = Template { iso: disc(other), ..base };
+        let web = Vm { iso: disc(link), ..web };
+        db.write(|c| {
+            templates::insert(c, &base)?;
+            vms::insert(c, &web)
+        });
+        let using = |what, by: &str, pm: Option<PmId>| Use { what, by: by.to_owned(), pm };
+        let discs = [using(UseKind::Disc, "vm vm3", Some(there.id))];
+        assert_eq!(db.read(|c| storlinks::uses(c, link)), discs);
+        assert_eq!(db.read(|c| storlinks::uses(c, other)), [using(UseKind::Disc, "template template1", Some(here.id))]);
+        let task = task(&here, 1);
+        let volume = VolumeName::new(DiskId(Uuid::from_u128(7)), Format::Raw);
+        let first = disk(DiskOwner::Template(base.id), 0, link, 1);
+        db.write(|c| {
+            disks::insert(c, &first)?;
+            disks::insert(c, &Disk { created_at: at(500), ..disk(DiskOwner::Vm(web.id), 0, link, 1) })?;
+            disks::insert(c, &disk(DiskOwner::Vm(web.id), 1, other, 1))?;
+            tasks::insert(c, &task)?;
+            let forward = Compensation::PurgeVolume { storlink: link, volume };
+            journal::push(c, task.id, 1, Direction::Forward, &forward)?;
+            journal::push(c, task.id, 2, Direction::Undo, &Compensation::Undefine { vm: web.id })
+        });
+        db.execute(&format!(
+            "INSERT INTO backups (id, vm, name, storlink, size, description, created_at)
+             VALUES ('{}', '{}', 'monday', {link}, 1, '', '2017-07-26 15:04:05')",
+            Uuid::from_u128(5),
+            web.id
+        ));
+        assert_eq!(
+            db.read(|c| storlinks::uses(c, link)),
+            [
+                using(UseKind::Disk, "template template1", Some(here.id)),
+                using(UseKind::Disk, "vm vm3", Some(there.id)),
+                using(UseKind::Backup, "backup monday", None),
+                using(UseKind::Disc, "vm vm3", Some(there.id)),
+                using(UseKind::Volume, &format!("task {}", task.id), None),
+            ]
+        );
+        assert_eq!(kind(db.store.write_tx(|c| storlinks::remove(c, link))), "in_use");
+    });
+}
+
+#[test]
+fn templates_change_and_go_when_nothing_is_made_from_them() {
+    on_both(|db| {
+        let pm = pm(1);
+        let (one, two, web) = (template(&pm, 1), template(&pm, 2), vm(&pm, Some(template(&pm, 1).id), 1));
+        let link = db.write(|c| {
+            pms::save(c, &pm)?;
+            templates::insert(c, &one)?;
+            templates::insert(c, &two)?;
+            vms::insert(c, &web)?;
+            storlinks::insert(c, &new_storlink(&pm, "s"))
+        });
+        db.write(|c| disks::insert(c, &disk(DiskOwner::Template(one.id), 0, link, 10)));
+        let new = Template {
+            name: "데비안".to_owned(),
+            os: Os::Arch,
+            os_arch: OsArch::X86,
+            desc: "changed".to_owned(),
+            iso: Some("1/a b.iso".parse().unwrap()),
+            vnc_password: Some(Secret::new("s3cret".to_owned())),
+            recent_booted_at: Some(at(9)),
+            updated_at: at(10),
+            ..one.clone()
+        };
+        db.write(|c| templates::update(c, &new));
+        assert_eq!(db.read(|c| templates::find(c, one.id)), Some(new.clone()));
+        let listed = db.read(|c| templates::listing_of(c, one.id)).unwrap();
+        assert_eq!((listed.template, listed.size), (new.clone(), MiB(10)));
+        assert_eq!(db.read(|c| templates::listing_of(c, template(&pm, 9).id)), None);
+        let plain = Template { iso: None, vnc_password: None, recent_booted_at: None, ..new };
+        db.write(|c| templates::update(c, &plain));
+        assert_eq!(db.read(|c| templates::find(c, one.id)), Some(plain.clone()), "what is none is emptied");
+        let twin = Template { name: two.name.clone(), ..plain };
+        assert_eq!(kind(db.store.write_tx(|c| templates::update(c, &twin))), "exists");
+        assert_eq!(db.read(|c| templates::vms_of(c, one.id)), ["vm1"]);
+        assert!(db.read(|c| templates::vms_of(c, two.id)).is_empty());
+        assert_eq!(kind(db.store.write_tx(|c| templates::remove(c, one.id))), "in_use");
+        db.write(|c| vms::remove(c, web.id));
+        assert_eq!(kind(db.store.write_tx(|c| templates::remove(c, one.id))), "in_use", "its disk is there");
+        db.write(|c| disks::remove_of_template(c, one.id).and_then(|()| templates::remove(c, one.id)));
+        assert_eq!(db.read(templates::all), [two]);
+        assert_eq!(kind(db.store.write_tx(|c| templates::remove(c, one.id))), "not_found");
+        assert_eq!(kind(db.store.write_tx(|c| templates::update(c, &one))), "not_found");
     });
 }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, Problems, Result};
-use crate::model::{MiB, forbidden, is_xml_char};
+use crate::model::{MiB, Name, forbidden, is_xml_char};
 
 /// One scalar of a body, not yet judged, so that all that is wrong with a body can be told at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -154,6 +154,10 @@ impl Judge {
         matches!(self.optional(name, field), Some(Flag(true)))
     }
 
+    pub fn optional_flag(&mut self, name: &str, field: Field) -> Option<bool> {
+        self.optional(name, field).map(|Flag(value)| value)
+    }
+
     /// Empty when it is absent.
     pub fn desc(&mut self, name: &str, field: Field) -> String {
         let text = self.text(name, field).unwrap_or_default();
@@ -164,6 +168,27 @@ impl Judge {
     pub fn check_desc(&mut self, name: &str, text: &str) {
         if text.chars().count() > MAX_DESC_CHARS {
             self.problem(name, format!("must have at most {MAX_DESC_CHARS} characters"));
+        }
+    }
+
+    /// The description that was sent, be it empty.
+    pub fn sent_desc(&mut self, name: &str, field: Sent) -> Option<String> {
+        let text = self.sent(name, field)?;
+        self.check_desc(name, &text);
+        Some(text)
+    }
+
+    /// The name that was sent; an empty one is a problem.
+    pub fn sent_name(&mut self, name: &str, field: Sent) -> Option<Name> {
+        let text = self.sent(name, field)?;
+        self.optional(name, Field::Text(text))
+    }
+
+    /// The value that was sent; `Some(None)` for an empty one.
+    pub fn sent_or_emptied<T: FromStr<Err = String>>(&mut self, name: &str, field: Sent) -> Option<Option<T>> {
+        match self.sent(name, field)? {
+            empty if empty.is_empty() => Some(None),
+            text => self.optional(name, Field::Text(text)).map(Some),
         }
     }
 

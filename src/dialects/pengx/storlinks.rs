@@ -3,13 +3,13 @@
 use askama::Template;
 use serde::Deserialize;
 
-use super::fields::{Field, Judge};
+use super::fields::{Field, Judge, Sent};
 use super::style::boolean;
 use super::{Call, Failure, Reply};
 use crate::error::Result;
 use crate::model::{IsoFile, MiB, Storlink, StorlinkId, StorlinkLevel, StorlinkType};
 use crate::operations::Core;
-use crate::operations::storlink::{self, CreateStorlink};
+use crate::operations::storlink::{self, CreateStorlink, DeleteStorlink, UpdateStorlink};
 
 /// Row 8.
 pub async fn read(call: Call) -> Result<Reply, Failure> {
@@ -31,11 +31,35 @@ pub async fn create(mut call: Call) -> Result<Reply, Failure> {
     }
 }
 
+/// Row 10.
+pub async fn read_all(call: Call) -> Result<Reply, Failure> {
+    let storlinks = storlink::list_with_pms(&call.core).await?;
+    Reply::ok(&AllStorlinksView { storlinks: &storlinks })
+}
+
+/// Row 9.
+pub async fn update(mut call: Call) -> Result<Reply, Failure> {
+    let command = call.body::<UpdateBody>().await?.read(call.storlink()?)?;
+    call.perform(command, |_| Reply::NoContent).await
+}
+
+/// Row 7.
+pub async fn delete(call: Call) -> Result<Reply, Failure> {
+    call.perform(DeleteStorlink { storlink: call.storlink()? }, |_| Reply::NoContent).await
+}
+
 /// Row 8: `storlinks`.
 #[derive(Template)]
 #[template(path = "pengx/storlinks.xml")]
 pub struct StorlinksView<'a> {
     pub storlinks: &'a [Storlink],
+}
+
+/// Row 10: as row 8, with the names of the PMs.
+#[derive(Template)]
+#[template(path = "pengx/storlinks_all.xml")]
+pub struct AllStorlinksView<'a> {
+    pub storlinks: &'a [(Storlink, String)],
 }
 
 /// Row 6.
@@ -51,8 +75,6 @@ pub struct CreateBody {
     shared: Field,
 }
 
-const MAX_LINK_CHARS: usize = 1024;
-
 impl CreateBody {
     /// The place if it can be read which one it is, and the whole command or every problem of the body.
     pub fn read(self) -> (Option<Place>, Result<CreateStorlink>) {
@@ -63,17 +85,8 @@ impl CreateBody {
         let level = judge.needed("level", self.level);
         let desc = judge.desc("desc", self.desc);
         let shared = judge.flag("shared", self.shared);
-        match (kind, level) {
-            (Some(StorlinkType::Nfs), Some(StorlinkLevel::Block | StorlinkLevel::Object)) => {
-                judge.problem("level", "must be FL for the type NFS");
-            }
-            (Some(StorlinkType::Ceph), Some(StorlinkLevel::File | StorlinkLevel::Block)) => {
-                judge.problem("level", "must be OB for the type CEP");
-            }
-            _ => {}
-        }
-        if let Some(why) = link.as_deref().and_then(|link| wrong_link(link, level)) {
-            judge.problem("link", why);
+        for (field, why) in storlink::contradictions(link.as_deref(), kind, level) {
+            judge.problem(field, why);
         }
         let place = link.clone().zip(kind).zip(level).map(|((link, kind), level)| Place { link, kind, level });
         let command =
@@ -97,32 +110,33 @@ fn as_printed(kind: Field) -> Field {
     }
 }
 
-fn wrong_link(link: &str, level: Option<StorlinkLevel>) -> Option<String> {
-    if link.chars().count() > MAX_LINK_CHARS {
-        return Some(format!("must have at most {MAX_LINK_CHARS} characters"));
-    }
-    if link.chars().any(char::is_control) {
-        return Some("must not have control characters".to_owned());
-    }
-    if level == Some(StorlinkLevel::File) && (!link.starts_with('/') || link.split('/').any(|part| part == "..")) {
-        return Some("must be an absolute path without `..`".to_owned());
-    }
-    None
+/// Row 9: what it names changes, all else stays.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct UpdateBody {
+    name: Sent,
+    link: Sent,
+    #[serde(rename = "type")]
+    kind: Field,
+    level: Field,
+    desc: Sent,
+    shared: Field,
 }
 
-/// Row 10.
-pub async fn read_all(call: Call) -> Result<Reply, Failure> {
-    super::resources::not_yet(call).await
-}
-
-/// Row 9.
-pub async fn update(call: Call) -> Result<Reply, Failure> {
-    super::resources::not_yet(call).await
-}
-
-/// Row 7.
-pub async fn delete(call: Call) -> Result<Reply, Failure> {
-    super::resources::not_yet(call).await
+impl UpdateBody {
+    pub fn read(self, storlink: StorlinkId) -> Result<UpdateStorlink> {
+        let mut judge = Judge::default();
+        let name = judge.sent_name("name", self.name);
+        let link = judge.sent("link", self.link);
+        if link.as_ref().is_some_and(String::is_empty) {
+            judge.problem("link", "must not be empty");
+        }
+        let kind = judge.optional("type", as_printed(self.kind));
+        let level = judge.optional("level", self.level);
+        let desc = judge.sent_desc("desc", self.desc);
+        let shared = judge.optional_flag("shared", self.shared);
+        judge.done(|| Some(UpdateStorlink { storlink, name, link, kind, level, desc, shared }))
+    }
 }
 
 /// Not in the manual: the ISO images on a storlink, by name.

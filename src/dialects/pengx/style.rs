@@ -30,6 +30,10 @@ impl Style {
         Or(utc.as_ref().map(|utc| self.time(utc)), &self.null_text)
     }
 
+    pub fn or_null<T>(&self, value: Option<T>) -> Or<'_, T> {
+        Or(value, &self.null_text)
+    }
+
     pub fn time_or_empty(&self, utc: &Option<NaiveDateTime>) -> Or<'_, Shown<'_>> {
         Or(utc.as_ref().map(|utc| self.time(utc)), "")
     }

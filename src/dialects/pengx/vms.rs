@@ -106,9 +106,9 @@ pub struct CreateBody {
     desc: Field,
 }
 
-const MAX_CPU: u64 = 1024;
+pub(super) const MAX_CPU: u64 = 1024;
 /// 16 TiB.
-const MAX_MEMORY: MiB = MiB(16 << 20);
+pub(super) const MAX_MEMORY: MiB = MiB(16 << 20);
 /// 1 PiB.
 pub(super) const MAX_DISK: MiB = MiB(1 << 30);
 const MAX_NICS: usize = 32;
@@ -176,7 +176,7 @@ impl CreateBody {
 }
 
 /// An empty item stands for no NIC.
-fn networks(judge: &mut Judge, items: Vec<Field>) -> Vec<String> {
+pub(super) fn networks(judge: &mut Judge, items: Vec<Field>) -> Vec<String> {
     let mut networks = Vec::with_capacity(items.len().min(MAX_NICS));
     for item in items {
         networks.extend(network(judge, "network", item));

@@ -37,6 +37,17 @@ pub(super) fn draft(core: &Core, vm: VmId, item: &str, mac_prefix: [u8; 3], besi
     Ok(NewNic { uuid: core.ids.uuid(), vm, name, mac, switch: bridge::name(core, item), ip: None })
 }
 
+/// One for each item of a network list.
+pub(super) fn draft_all(core: &Core, vm: VmId, items: &[String], mac_prefix: [u8; 3]) -> Result<Vec<NewNic>> {
+    let mut nics: Vec<NewNic> = Vec::with_capacity(items.len());
+    for item in items {
+        let beside: Vec<_> = nics.iter().map(|nic| (nic.name.as_str(), nic.mac)).collect();
+        let nic = draft(core, vm, item, mac_prefix, &beside)?;
+        nics.push(nic);
+    }
+    Ok(nics)
+}
+
 fn random_mac(core: &Core, [a, b, c]: [u8; 3]) -> Mac {
     let [.., x, y, z] = core.ids.uuid().into_bytes();
     Mac([a, b, c, x, y, z])

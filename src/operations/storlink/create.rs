@@ -1,12 +1,12 @@
 //! Registers a storlink of this host.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{
-    Access, Lock, Name, Resource, Right, Storlink, StorlinkId, StorlinkLevel, StorlinkType, TaskKind, Usage,
-};
+use crate::model::{Access, Lock, Name, Resource, Right, StorlinkId, StorlinkLevel, StorlinkType, TaskKind};
 use crate::operations::{Core, Operation};
 use crate::store::storlinks::{self, NewStorlink};
 use crate::tasks::Work;
+
+use super::check;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateStorlink {
@@ -52,25 +52,4 @@ impl Operation for CreateStorlink {
         let outcome = format!("storlink {} is registered", self.name);
         work.settle(&outcome, &[], |tx| storlinks::insert(tx, &storlink))
     }
-}
-
-/// How full the link is; `Invalid` on `link` when it is not there or cannot be used.
-pub fn check(core: &Core, link: &str, kind: StorlinkType, level: StorlinkLevel) -> Result<Usage> {
-    let draft = Storlink {
-        id: StorlinkId(0),
-        uuid: uuid::Uuid::nil(),
-        pm: core.pm.id,
-        name: String::new(),
-        link: link.to_owned(),
-        kind,
-        level,
-        usage: Usage::default(),
-        desc: String::new(),
-        shared: false,
-    };
-    let answer = (core.volumes)(&draft).and_then(|driver| driver.check().and_then(|()| driver.usage()));
-    answer.map_err(|error| match error.kind() {
-        ErrorKind::Refused { why, .. } => Error::invalid("link", why.clone()),
-        _ => error,
-    })
 }

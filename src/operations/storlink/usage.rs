@@ -48,6 +48,11 @@ impl Usages {
     fn lock(&self) -> MutexGuard<'_, HashMap<StorlinkId, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The storlink is gone, or is another place now.
+    pub(super) fn forget(&self, id: StorlinkId) {
+        self.lock().remove(&id);
+    }
 }
 
 /// What the storage says now, or said last.

@@ -1,9 +1,11 @@
-//! Reads of templates.
+//! Reads of templates: rows from the store, states from the inventory. No hypervisor call.
 
-use crate::error::Result;
-use crate::model::{MiB, PowerState, Resource, Template};
+use crate::error::{Error, Result};
+use crate::model::{Disk, MiB, Resource, StorlinkLevel, Template, TemplateId};
 use crate::operations::Core;
-use crate::store::{locks, templates};
+use crate::operations::inventory::Observed;
+use crate::store::templates::{self, TemplateListing};
+use crate::store::{Conn, disks, locks, storlinks};
 
 /// A template as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,20 +15,49 @@ pub struct TemplateView {
     pub size: MiB,
     /// Whether a task changes it now.
     pub locked: bool,
-    pub state: PowerState,
+    /// Of its own domain.
+    pub observed: Observed,
 }
 
+/// All of the site, the oldest first. Blocks for some queries, as do those below.
 pub fn list(core: &Core) -> Result<Vec<TemplateView>> {
+    core.store.read(|c| templates::listing(c)?.into_iter().map(|listing| view(core, c, listing)).collect())
+}
+
+pub fn find(core: &Core, id: TemplateId) -> Result<TemplateView> {
     core.store.read(|c| {
-        let listing = templates::listing(c)?;
-        listing
-            .into_iter()
-            .map(|entry| {
-                let locked = locks::changing(c, &Resource::Template(entry.template.id))?;
-                // A template has no domain: nothing starts one yet.
-                let state = PowerState::Shutdown;
-                Ok(TemplateView { template: entry.template, size: entry.size, locked, state })
-            })
-            .collect()
+        let listing = templates::listing_of(c, id)?.ok_or_else(|| Error::not_found("template", id))?;
+        view(core, c, listing)
+    })
+}
+
+/// Another host's template is in a state that only that host's hypervisor knows.
+fn view(core: &Core, c: &mut Conn, listing: TemplateListing) -> Result<TemplateView> {
+    let TemplateListing { template, size } = listing;
+    let locked = locks::changing(c, &Resource::Template(template.id))?;
+    let here = template.pm == core.pm.id;
+    let observed = if here { core.inventory.of(Template::domain(template.id)) } else { Observed::unknown() };
+    Ok(TemplateView { template, size, locked, observed })
+}
+
+/// A disk as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateDisk {
+    pub disk: Disk,
+    /// Of its storlink: what kind of thing its volume is.
+    pub level: StorlinkLevel,
+}
+
+/// By order.
+pub fn disks(core: &Core, id: TemplateId) -> Result<Vec<TemplateDisk>> {
+    core.store.read(|c| {
+        templates::find(c, id)?.ok_or_else(|| Error::not_found("template", id))?;
+        let disks = disks::of_template(c, id)?;
+        let shown = |disk: Disk| {
+            let storlink = storlinks::find(c, disk.storlink)?;
+            let storlink = storlink.ok_or_else(|| Error::internal(format!("disk {} without its storlink", disk.id)))?;
+            Ok(TemplateDisk { disk, level: storlink.level })
+        };
+        disks.into_iter().map(shown).collect()
     })
 }

@@ -6,7 +6,7 @@ use crate::model::{
     Storlink, StorlinkId, TaskKind, TemplateId, Vm, VmId, VolumeName,
 };
 use crate::operations::domain::{Machine, Plug};
-use crate::operations::{Core, Operation, guard, nic};
+use crate::operations::{Core, Operation, guard, nic, template};
 use crate::storage::{Control, NewVolume, VolumeDriver};
 use crate::store::{disks, nics, vms};
 use crate::tasks::Work;
@@ -96,7 +96,7 @@ struct Plan {
 
 impl Plan {
     fn make(wish: &CreateVm, core: &Core) -> Result<Self> {
-        let (storlink, sources) = core.store.read(|c| {
+        let (storlink, source, sources) = core.store.read(|c| {
             if vms::find_by_name(c, wish.name.as_str())?.is_some() {
                 return Err(Error::new(ErrorKind::Exists { what: "vm", name: wish.name.to_string() }));
             }
@@ -104,16 +104,20 @@ impl Plan {
             if let Some(iso) = &wish.iso {
                 guard::storlink(c, &core.pm, iso.storlink)?;
             }
+            let mut source = None;
             let mut sources = Vec::new();
             if let Some(template) = wish.template {
-                guard::template(c, template)?;
+                source = Some(guard::template(c, template)?);
                 for disk in disks::of_template(c, template)? {
                     let storlink = guard::storlink(c, &core.pm, disk.storlink)?;
                     sources.push((disk, storlink));
                 }
             }
-            Ok((storlink, sources))
+            Ok((storlink, source, sources))
         })?;
+        if let Some(template) = &source {
+            template::off(core, template, "shut it down before making vms from it")?;
+        }
         // Nothing is copied for a hypervisor that could not be told of it.
         core.hypervisor.info()?;
         let driver = (core.volumes)(&storlink)?;
@@ -122,7 +126,7 @@ impl Plan {
         let can = check(core, &wish.known())?;
         let volumes = wish.volumes(core, driver.as_ref(), &sources)?;
         let vm = VmId(core.ids.uuid());
-        let nics = wish.nics(core, vm, can.mac_prefix)?;
+        let nics = nic::draft_all(core, vm, &wish.networks, can.mac_prefix)?;
         let machine = wish.machine(core, vm, storlink, &volumes, &nics);
         Ok(Self { machine, volumes, nics, driver })
     }
@@ -170,16 +174,6 @@ impl CreateVm {
             volumes.push(NewVolume { format, size, copy_of: None });
         }
         Ok(volumes)
-    }
-
-    fn nics(&self, core: &Core, vm: VmId, mac_prefix: [u8; 3]) -> Result<Vec<nics::NewNic>> {
-        let mut nics: Vec<nics::NewNic> = Vec::new();
-        for item in &self.networks {
-            let beside: Vec<_> = nics.iter().map(|nic| (nic.name.as_str(), nic.mac)).collect();
-            let nic = nic::draft(core, vm, item, mac_prefix, &beside)?;
-            nics.push(nic);
-        }
-        Ok(nics)
     }
 
     fn machine(
@@ -231,7 +225,7 @@ impl CreateVm {
 }
 
 /// Eight characters, which is all that VNC looks at; from the bytes of a uuid that are random in full.
-fn new_vnc_password(core: &Core) -> Secret {
+pub(in crate::operations) fn new_vnc_password(core: &Core) -> Secret {
     const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let bytes = core.ids.uuid().into_bytes();
     let random = bytes.iter().take(6).chain(bytes.iter().skip(9)).take(8);

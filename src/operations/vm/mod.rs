@@ -11,9 +11,11 @@ mod update;
 
 pub use check::{Known, check};
 pub use create::CreateVm;
+pub(super) use create::new_vnc_password;
 pub use delete::DeleteVm;
 pub use edit::EditVm;
 pub use power::{PoweroffVm, RebootVm, ResumeVm, ShutdownVm, StartVm, SuspendVm};
+pub(super) use power::{power_off, shut_down};
 pub use query::{Listings, VmView, find, list};
 pub use reset::ResetVm;
 pub use update::{Changes, UpdateVm, check_update};

@@ -61,31 +61,35 @@ impl Operation for ShutdownVm {
 
     fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
         let name = noun(core, self.vm)?;
-        match state_now(core, self.vm)? {
-            PowerState::Running => {}
-            PowerState::Paused => return Err(wrong_state(name, PowerState::Paused, "resume it first")),
-            state => return Err(wrong_state(name, state, "it is not running")),
+        shut_down(core, work, self.vm, &name)?;
+        work.settle(&format!("{name} is shut down"), &[], |_| Ok(()))
+    }
+}
+
+/// Asks the guest of a domain, a VM's or a template's, to power off, again and again, and returns when it is off.
+pub(in crate::operations) fn shut_down(core: &Core, work: &mut Work<'_>, domain: VmId, name: &str) -> Result<()> {
+    match state_now(core, domain)? {
+        PowerState::Running => {}
+        PowerState::Paused => return Err(wrong_state(name.to_owned(), PowerState::Paused, "resume it first")),
+        state => return Err(wrong_state(name.to_owned(), state, "it is not running")),
+    }
+    let (timeout, repeat) = (core.settings.shutdown_timeout, core.settings.shutdown_repeat);
+    let deadline = Instant::now() + timeout;
+    work.act(|| ask(core, domain))?;
+    loop {
+        if wait_off(core, work, domain, deadline.min(Instant::now() + repeat))? {
+            return Ok(());
         }
-        let (timeout, repeat) = (core.settings.shutdown_timeout, core.settings.shutdown_repeat);
-        let deadline = Instant::now() + timeout;
-        work.act(|| ask(core, self.vm))?;
-        loop {
-            if wait_off(core, work, self.vm, deadline.min(Instant::now() + repeat))? {
-                return work.settle(&format!("{name} is shut down"), &[], |_| Ok(()));
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::new(ErrorKind::Timeout {
-                    action: format!("{name} did not power off"),
-                    after: timeout,
-                }));
-            }
-            // A guest that is still booting loses the request, so it is made again and again; a hypervisor that is away
-            // for a moment is no reason to give up.
-            work.act(|| match ask(core, self.vm) {
-                Err(away) if matches!(away.kind(), ErrorKind::Unavailable { .. }) => Ok(()),
-                other => other,
-            })?;
+        if Instant::now() >= deadline {
+            let action = format!("{name} did not power off");
+            return Err(Error::new(ErrorKind::Timeout { action, after: timeout }));
         }
+        // A guest that is still booting loses the request, so it is made again and again; a hypervisor that is away for a
+        // moment is no reason to give up.
+        work.act(|| match ask(core, domain) {
+            Err(away) if matches!(away.kind(), ErrorKind::Unavailable { .. }) => Ok(()),
+            other => other,
+        })?;
     }
 }
 
@@ -126,14 +130,19 @@ impl Operation for PoweroffVm {
 
     fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
         let name = noun(core, self.vm)?;
-        let state = state_now(core, self.vm)?;
-        if !state.is_active() {
-            return Err(wrong_state(name, state, "it is off already"));
-        }
-        work.act(|| core.hypervisor.destroy(self.vm))?;
-        core.inventory.refresh()?;
+        power_off(core, work, self.vm, &name)?;
         work.settle(&format!("{name} is powered off"), &[], |_| Ok(()))
     }
+}
+
+/// Pulls the plug of a domain, a VM's or a template's.
+pub(in crate::operations) fn power_off(core: &Core, work: &mut Work<'_>, domain: VmId, name: &str) -> Result<()> {
+    let state = state_now(core, domain)?;
+    if !state.is_active() {
+        return Err(wrong_state(name.to_owned(), state, "it is off already"));
+    }
+    work.act(|| core.hypervisor.destroy(domain))?;
+    core.inventory.refresh()
 }
 
 /// Asks the guest to reboot. It is done when the guest was asked: what the guest makes of it, nobody can see.
