@@ -11,7 +11,7 @@ use super::fields::{Field, Judge};
 use super::style::{Or, Style, boolean, or_empty};
 use super::{Call, Failure, Reply, Shape};
 use crate::error::Result;
-use crate::model::{DiskId, Format, StorlinkId, TemplateId};
+use crate::model::{DiskId, Format, Right, StorlinkId, TemplateId};
 use crate::operations::template::{self, AddTemplate, DeleteTemplate, TemplateDisk, TemplateView};
 
 pub use change::update;
@@ -47,8 +47,10 @@ pub async fn retrieve(call: Call) -> Result<Reply, Failure> {
     let template = call.core.read(move |core| template::find(core, id)).await?;
     match call.shape {
         Shape::V1 => Reply::ok(&TemplateV1 { gvm: &template }),
-        // Until there are accounts every caller is the operator.
-        Shape::V2 => Reply::ok(&TemplateV2 { gvm: &template, may_open_console: true, style: call.style() }),
+        Shape::V2 => {
+            let may_open_console = call.core.caller().may(Right::Operate);
+            Reply::ok(&TemplateV2 { gvm: &template, may_open_console, style: call.style() })
+        }
     }
 }
 
