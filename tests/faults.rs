@@ -233,8 +233,9 @@ fn is_larger(app: &App, vm: VmId) -> bool {
 /// vCPUs that were plugged in stay, and row and definition say so; all else is as it was.
 fn with_plugged_vcpus(before: &World) -> World {
     let swap = |lines: &[String], from, to| lines.iter().map(|line| line.replace(from, to)).collect();
-    let (rows, domains) = (swap(&before.rows, "cpu: 1,", "cpu: 2,"), swap(&before.domains, "vcpus: 1,", "vcpus: 2,"));
-    World { rows, domains, ..before.clone() }
+    let plugged = |lines: &[String]| swap(lines, "vcpus: 1,", "vcpus: 2,");
+    let (domains, running) = (plugged(&before.domains), plugged(&before.running));
+    World { rows: swap(&before.rows, "cpu: 1,", "cpu: 2,"), domains, running, ..before.clone() }
 }
 
 /// When it was booted is not compared.

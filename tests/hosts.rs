@@ -217,7 +217,11 @@ fn a_template_and_a_storlink_of_another_host_stay_as_they_are() {
     app.site.host += 1;
     let app = app.restart();
     let before = World::of(&app);
-    assert_eq!(template::find(&app.core, template).unwrap().observed.state, PowerState::Unknown);
+    assert_eq!(
+        template::find(&app.core, template).unwrap().observed.state,
+        PowerState::Shutdown,
+        "as that host saw it"
+    );
     let there = format!("template debian 8 64bit template is on pm {here}; ask the server there");
     assert_eq!(refusal(app.run(renamed(template))), there);
     assert_eq!(refusal(app.run(DeleteTemplate { template })), there);

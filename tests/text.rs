@@ -42,8 +42,16 @@ fn round_trip(site: Site) {
     for (n, text) in WORLD.iter().enumerate() {
         let (text, xml) = (text.trim(), escaped(text));
         let named = format!("<name>{xml}</name><desc>{xml}</desc>");
-        let link = app.site.dir.path().join(format!("store {n} {}", text.replace('/', "")));
+        let link = app.site.dir.path().join(format!("store {n} {}", text.replace(['/', '\u{10ffff}'], "")));
         std::fs::create_dir(&link).unwrap();
+        // A path with a code point that is kept for nobody is told at once, not by a tool later.
+        let at = format!(
+            "<s>{named}<link>{}\u{10ffff}</link><type>LO</type><level>FL</level></s>",
+            escaped(link.to_str().unwrap())
+        );
+        assert!(
+            send("POST", "/storlinks/", &at, 400).message().starts_with("link: must not have the character U+10FFFF")
+        );
         let body =
             format!("<s>{named}<link>{}</link><type>LO</type><level>FL</level></s>", escaped(link.to_str().unwrap()));
         send("POST", "/storlinks/", &body, 201);

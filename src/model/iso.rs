@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::StorlinkId;
+use super::{StorlinkId, is_noncharacter};
 
 /// The name of an ISO file: one path component that ends in `.iso`, without control characters and no dot file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,7 +25,7 @@ impl FromStr for IsoName {
         let suffix = s.len().checked_sub(4).and_then(|at| s.get(at..));
         if !suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(".iso")) {
             Err("must end in .iso".to_owned())
-        } else if s.starts_with('.') || s.contains('/') || s.chars().any(char::is_control) {
+        } else if s.starts_with('.') || s.contains('/') || s.chars().any(|c| c.is_control() || is_noncharacter(c)) {
             Err("must be the plain name of a file".to_owned())
         } else if s.len() > Self::MAX_BYTES {
             Err(format!("must have at most {} bytes", Self::MAX_BYTES))

@@ -41,7 +41,7 @@ pub use ssh_key::SshKey;
 pub use storlink::{Storlink, StorlinkLevel, StorlinkType, Usage};
 pub use task::{Access, Lane, Lock, Resource, Task, TaskKind, TaskState};
 pub use template::{Os, OsArch, Template};
-pub use text::{Name, Secret, forbidden, is_xml_char};
+pub use text::{Name, Secret, forbidden, is_noncharacter, is_xml_char};
 pub use units::MiB;
 pub use vm::{Seen, Vm};
 pub use volume::{Format, VolumeFacts, VolumeName, VolumeSource};

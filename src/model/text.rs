@@ -8,6 +8,12 @@ pub fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..)
 }
 
+/// The code points that Unicode keeps for nobody, such as U+10FFFF. XML allows most of them, but what is told to image tools
+/// in JSON must not have them, so no path can.
+pub fn is_noncharacter(c: char) -> bool {
+    matches!(c, '\u{FDD0}'..='\u{FDEF}') || u32::from(c) & 0xFFFE == 0xFFFE
+}
+
 /// 1 to 255 characters, trimmed, without control characters and what XML cannot say.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(String);

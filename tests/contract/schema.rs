@@ -11,6 +11,9 @@ use pengx::dialects::pengx::schema::{self, Field, Kind, Request};
 use super::table::uri;
 use super::{Api, file};
 
+/// The manual's, as printed: not well-formed, and refused.
+const MISPRINTED: &[&str] = &["vm-edit.xml"];
+
 /// Grammars and documents in a directory of the test's own.
 struct Validator(tempfile::TempDir);
 
@@ -53,7 +56,10 @@ fn files(dir: &str) -> Vec<(String, String)> {
         std::fs::read_dir(root).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.retain(|name| name.ends_with(".xml"));
     names.sort();
-    let text = |name: &str| file(&format!("{dir}/{name}")).replace(">SIZE<", ">1<").replace(">FREE<", ">1<");
+    let text = |name: &str| {
+        let text = file(&format!("{dir}/{name}"));
+        ["SIZE", "FREE", "COUNT"].iter().fold(text, |text, word| text.replace(&format!(">{word}"), ">1"))
+    };
     names.into_iter().map(|name| (name.clone(), text(&name).replace("    INTERFACES\n", ""))).collect()
 }
 
@@ -75,6 +81,9 @@ fn every_example_body_obeys_the_grammar_of_its_request() {
     let validator = Validator::new();
     let mut seen = 0;
     for (name, text) in files("contract/bodies") {
+        if MISPRINTED.contains(&name.as_str()) {
+            continue;
+        }
         let stem = name.trim_end_matches(".xml");
         let named = requests().into_iter().map(|(_, _, request)| request.name).filter(|r| stem.starts_with(r));
         let request = named.max_by_key(|r| r.len()).unwrap_or_else(|| panic!("{name} begins with no request's name"));

@@ -1,7 +1,7 @@
 //! What can be a storlink: first what its fields say against one another, then what the storage says.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Storlink, StorlinkId, StorlinkLevel, StorlinkType, Usage};
+use crate::model::{Storlink, StorlinkId, StorlinkLevel, StorlinkType, Usage, is_noncharacter};
 use crate::operations::Core;
 
 const MAX_LINK_CHARS: usize = 1024;
@@ -34,6 +34,9 @@ fn wrong_link(link: &str, level: Option<StorlinkLevel>) -> Option<String> {
     }
     if link.chars().any(char::is_control) {
         return Some("must not have control characters".to_owned());
+    }
+    if let Some(c) = link.chars().find(|c| is_noncharacter(*c)) {
+        return Some(format!("must not have the character U+{:04X}, with which no tool opens a path", u32::from(c)));
     }
     if level == Some(StorlinkLevel::File) && (!link.starts_with('/') || link.split('/').any(|part| part == "..")) {
         return Some("must be an absolute path without `..`".to_owned());
