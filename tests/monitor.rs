@@ -9,7 +9,7 @@ use std::time::Duration;
 use pengx::dialects::monitor;
 use pengx::dialects::pengx::{Settings, refusal, routes};
 use pengx::hypervisor::{FakeHypervisor, Timed, Verb};
-use pengx::model::{Compensation, VmId};
+use pengx::model::{Compensation, RandomIds, Role, Secret, SystemClock, VmId};
 use pengx::operations::{Gate, health, metrics};
 use pengx::server::{Limits, Traffic};
 use pengx::store::{journal, tasks};
@@ -275,4 +275,24 @@ fn systemd_is_told_of_the_start_of_life_and_of_the_stop() {
     kill_process(Pid::from_child(&program.0), Signal::TERM).unwrap();
     until("STOPPING=1");
     wait_until("it ends", || Ok(program.0.try_wait().unwrap().is_some_and(|status| status.success())));
+}
+
+#[test]
+fn with_accounts_metrics_are_for_who_may_look_and_health_is_for_everybody() {
+    let watched = Watched::new(None);
+    let registry = pengx::operations::Registry::new(
+        watched.app.store(),
+        std::sync::Arc::new(SystemClock),
+        std::sync::Arc::new(RandomIds),
+    );
+    registry.add("eve", &Secret::new("correct horse".to_owned()), Role::Viewer).unwrap();
+    let token = registry.create_token("eve", "", None).unwrap().1.reveal().to_owned();
+    wait_until("the server knows of it", || Ok(watched.http.get("/vms/").status == 401));
+    let refused = watched.http.get("/metrics");
+    assert_eq!((refused.status, refused.body.as_str()), (401, "credentials are missing or wrong\n"));
+    assert_eq!(refused.header("www-authenticate"), Some("Basic realm=\"pengx\""));
+    let with = |credentials: &str| watched.http.ask("GET", "/metrics", &[("Authorization", credentials)], "").status;
+    assert_eq!((with("Bearer nobody"), with(&format!("Bearer {token}"))), (401, 200));
+    watched.look();
+    assert_eq!(watched.health(), (200, "ok\n".to_owned()));
 }

@@ -445,7 +445,7 @@ mod tests {
         let lines = listing();
         assert_eq!(lines.len(), RESOURCES.iter().map(|r| r.endpoints.len()).sum::<usize>());
         assert_eq!(lines.first().unwrap(), "GET     /pms/all/  1");
-        assert_eq!(lines.last().unwrap(), "GET     /schema/  -");
+        assert_eq!(lines.last().unwrap(), "GET     /tasks/  -");
         assert!(lines.contains(&"DELETE  /vms/:vm/  21".to_owned()));
     }
 }
