@@ -14,6 +14,7 @@ ALTER TABLE templates DROP COLUMN iso;
 ALTER TABLE templates DROP COLUMN vnc_port;
 ALTER TABLE templates DROP COLUMN state;
 
+DROP INDEX vms_pcivf;
 ALTER TABLE vms DROP COLUMN iso;
 ALTER TABLE vms DROP COLUMN vnc_port;
 ALTER TABLE vms DROP COLUMN state;

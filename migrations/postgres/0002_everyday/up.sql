@@ -3,6 +3,9 @@ ALTER TABLE vms ADD COLUMN state TEXT NOT NULL DEFAULT 'SHUTDOWN';
 ALTER TABLE vms ADD COLUMN vnc_port INTEGER;
 ALTER TABLE vms ADD COLUMN iso TEXT;
 
+-- A virtual function is one guest's at a time.
+CREATE UNIQUE INDEX vms_pcivf ON vms (pm, pcivf);
+
 ALTER TABLE templates ADD COLUMN state TEXT NOT NULL DEFAULT 'SHUTDOWN';
 ALTER TABLE templates ADD COLUMN vnc_port INTEGER;
 ALTER TABLE templates ADD COLUMN iso TEXT;
