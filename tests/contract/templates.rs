@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use pengx::hypervisor::Verb;
+use pengx::error::ErrorKind;
+use pengx::hypervisor::{Answer, Verb};
 use pengx::model::{DomainSpec, MiB, PowerState, Template, VolumeSource};
 
 use super::{Api, NOBODY, Stock, file, vm};
@@ -294,6 +295,21 @@ fn a_guest_that_switched_itself_off_can_be_started_and_deleted() {
     api.app.assert_at_rest();
     assert!(api.app.site.fake.definitions().is_empty());
     assert!(World::of(&api.app).files.is_empty());
+}
+
+#[test]
+fn a_definition_that_could_not_be_dropped_does_not_wait_for_a_template_that_runs_again() {
+    let (api, stock, uri) = made();
+    api.post(&format!("{uri}start/"), "").done(200, "template debian 8 64bit template is started");
+    let (by, why) = ("libvirt".to_owned(), "no".to_owned());
+    api.app.site.fake.fail_every(Verb::Undefine, Answer::Refuse(ErrorKind::Refused { by, why }));
+    api.post(&format!("{uri}poweroff/"), "").done(200, "template debian 8 64bit template is powered off");
+    api.post(&format!("{uri}start/"), "").done(200, "template debian 8 64bit template is started");
+    api.app.site.fake.heal();
+    api.app.assert_at_rest();
+    assert!(api.app.site.fake.running(domain(&stock)).is_some());
+    api.post(&format!("{uri}poweroff/"), "").done(200, "template debian 8 64bit template is powered off");
+    assert!(api.app.site.fake.definitions().is_empty());
 }
 
 #[test]

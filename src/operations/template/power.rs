@@ -1,7 +1,7 @@
 //! Power of a template's own domain. When it is off its definition goes: the next start makes another one.
 
 use crate::error::Result;
-use crate::model::{Compensation, TaskKind, Template, TemplateId};
+use crate::model::{TaskKind, Template, TemplateId, VmId};
 use crate::operations::vm::{power_off, shut_down};
 use crate::operations::{Core, Operation};
 use crate::tasks::Work;
@@ -23,7 +23,8 @@ impl Operation for ShutdownTemplate {
     fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
         let (name, domain) = (noun(core, self.template)?, Template::domain(self.template));
         shut_down(core, work, domain, &name)?;
-        work.settle(&format!("{name} is shut down"), &[Compensation::Undefine { vm: domain }], |_| Ok(()))
+        drop_definition(core, work, domain)?;
+        work.settle(&format!("{name} is shut down"), &[], |_| Ok(()))
     }
 }
 
@@ -42,6 +43,18 @@ impl Operation for PoweroffTemplate {
     fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
         let (name, domain) = (noun(core, self.template)?, Template::domain(self.template));
         power_off(core, work, domain, &name)?;
-        work.settle(&format!("{name} is powered off"), &[Compensation::Undefine { vm: domain }], |_| Ok(()))
+        drop_definition(core, work, domain)?;
+        work.settle(&format!("{name} is powered off"), &[], |_| Ok(()))
     }
+}
+
+/// One that stays does no harm: a guest that switches itself off leaves it too, the next start replaces it, and a delete
+/// drops it. So it is not left to the journal, which would come to it under no lock, perhaps in the middle of that start.
+fn drop_definition(core: &Core, work: &mut Work<'_>, domain: VmId) -> Result<()> {
+    work.act(|| {
+        if let Err(why) = core.hypervisor.undefine(domain) {
+            tracing::warn!(%domain, error = why.story(), "the definition of a template that is off stays until its next start");
+        }
+        Ok(())
+    })
 }
