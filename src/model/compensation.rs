@@ -38,12 +38,12 @@ pub enum Compensation {
 }
 
 impl Compensation {
-    /// The storlink without which it cannot be applied.
-    pub fn storlink(&self) -> Option<StorlinkId> {
+    /// The volume that it removes or brings back, and the storlink without which it cannot.
+    pub fn volume(&self) -> Option<(StorlinkId, &VolumeName)> {
         match self {
-            Self::DeleteVolume { storlink, .. }
-            | Self::RestoreVolume { storlink, .. }
-            | Self::PurgeVolume { storlink, .. } => Some(*storlink),
+            Self::DeleteVolume { storlink, volume }
+            | Self::RestoreVolume { storlink, volume }
+            | Self::PurgeVolume { storlink, volume } => Some((*storlink, volume)),
             Self::Undefine { .. }
             | Self::Redefine { .. }
             | Self::Destroy { .. }

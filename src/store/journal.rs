@@ -6,7 +6,7 @@ use super::Conn;
 use super::rows::parse;
 use super::schema::{journal, tasks};
 use crate::error::{Error, Result};
-use crate::model::{Compensation, PmId, TaskId, words};
+use crate::model::{Compensation, PmId, TaskId, VolumeName, words};
 
 words! {
     /// Stored: append-only.
@@ -77,6 +77,13 @@ pub fn pending(c: &mut Conn, pm: PmId) -> Result<Vec<TaskId>> {
 pub fn all(c: &mut Conn) -> Result<Vec<(TaskId, Entry)>> {
     let rows = journal::table.order((journal::task, journal::seq)).load::<EntryRow>(&mut c.0)?;
     rows.into_iter().map(entry).collect()
+}
+
+/// A task that may still remove this volume, or bring it back, wherever it is.
+pub fn claimant(c: &mut Conn, volume: &VolumeName) -> Result<Option<TaskId>> {
+    let all = all(c)?.into_iter();
+    let mut claims = all.filter(|(_, entry)| entry.compensation.volume().is_some_and(|(_, claimed)| claimed == volume));
+    Ok(claims.next().map(|(task, _)| task))
 }
 
 fn entry((task, seq, direction, compensation): EntryRow) -> Result<(TaskId, Entry)> {

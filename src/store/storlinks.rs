@@ -184,7 +184,7 @@ pub fn uses(c: &mut Conn, id: StorlinkId) -> Result<Vec<Use>> {
     }
     uses.extend(disks_on(c, id, &owners)?);
     for (task, entry) in journal::all(c)? {
-        if entry.compensation.storlink() == Some(id) {
+        if entry.compensation.volume().is_some_and(|(storlink, _)| storlink == id) {
             uses.push(Use { what: UseKind::Volume, by: format!("task {task}"), pm: None });
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::TcpStream;
+use std::path::PathBuf;
 
 use pengx::hypervisor::Verb;
 use pengx::model::*;
@@ -203,6 +204,27 @@ fn a_create_from_a_template_and_its_delete_never_both_succeed() {
         assert_eq!(World::of(&scene.app), empty);
     }
     println!("abuse: the create was first {created} times, the delete of its template {deleted} times");
+}
+
+/// Its image has its name before the VM has its rows; taken for a template's, it would go with a failed create.
+#[test]
+fn the_disk_of_a_vm_that_is_being_made_becomes_no_template() {
+    let scene = Scene::new();
+    let fake = &scene.app.site.fake;
+    fake.hold(Verb::Define);
+    std::thread::scope(|scope| {
+        let making = scope.spawn(|| scene.create_vm("web1", "<os_disk_size>1</os_disk_size>"));
+        assert!(fake.wait_held(Verb::Define, 1, PATIENCE));
+        let files = std::fs::read_dir(scene.app.site.store_dir()).unwrap();
+        let [file]: [PathBuf; 1] = files.map(|file| file.unwrap().path()).collect::<Vec<_>>().try_into().unwrap();
+        let disk = file.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+        let added = scene.add_template("mine", disk, "qcow2");
+        fake.release(Verb::Define);
+        assert!(added.status == 400 && added.message().contains(" is in use by task "), "{added:?}");
+        let made = making.join().unwrap();
+        assert_eq!(made.status, 201, "{made:?}");
+    });
+    scene.app.assert_at_rest();
 }
 
 #[test]

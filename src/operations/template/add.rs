@@ -6,7 +6,7 @@ use crate::model::{
     Template, TemplateId, VolumeFacts, VolumeName,
 };
 use crate::operations::{Core, Operation, guard};
-use crate::store::{disks, templates};
+use crate::store::{disks, journal, templates};
 use crate::tasks::Work;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,11 @@ impl Operation for AddTemplate {
             created_at: now,
         };
         work.settle(&format!("template {} is added", template.name), &[], |tx| {
+            // A volume has its name before its owner has rows, and keeps it until a task that failed has cleaned up.
+            if let Some(task) = journal::claimant(tx, &disk.volume)? {
+                let (what, by) = (format!("volume {}", disk.volume), format!("task {task}"));
+                return Err(Error::new(ErrorKind::InUse { what, by }));
+            }
             templates::insert(tx, &template)?;
             disks::insert(tx, &disk)?;
             Ok(template.id)
