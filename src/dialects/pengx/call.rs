@@ -102,13 +102,14 @@ impl Call {
         }
     }
 
-    /// Refuses a body of which some fields are bad, and names with them the fields that the site cannot serve.
+    /// Refuses a body of which some fields are bad, and names with them the fields that the site cannot serve; those alone
+    /// that are bad in themselves while the site cannot be asked. The question may go to a storage.
     pub async fn refuse<T>(
         &self,
         bad: Error,
         site: impl FnOnce(&Core) -> Result<T, Error> + Send + 'static,
     ) -> Result<Reply, Failure> {
-        let more = self.core.read(move |core| Ok(site(core).err())).await?;
+        let more = self.core.read_storage(move |core| Ok(site(core).err())).await.unwrap_or_else(Some);
         Err(match more {
             Some(more) => bad.and_problems_of(more),
             None => bad,
