@@ -237,6 +237,36 @@ fn a_template_and_a_storlink_of_another_host_stay_as_they_are() {
 }
 
 #[test]
+fn no_host_makes_a_vm_from_a_template_that_may_be_running_on_another() {
+    let (one, two) = two_hosts();
+    let storlink = one.storlink();
+    one.run(unshare(storlink, true)).unwrap();
+    let template = one.template(storlink, Format::Qcow2);
+    let start = StartTemplate { template, iso: None, cpu: 1, memory: MiB(64), networks: Vec::new() };
+    one.run(start).unwrap();
+    // At once, not when somebody has noticed that it runs.
+    let make = || two.run(two.vm_of(storlink, Some(template), "web1"));
+    let runs = "template debian 8 64bit template is RUNNING; shut it down before making vms from it";
+    assert_eq!(refusal(make()), runs);
+    one.site.fake.set_reachable(false);
+    let seen = |state| {
+        wait_until("it is seen", || {
+            let row = two.store().read(|c| pengx::store::templates::find(c, template))?;
+            Ok(row.is_some_and(|row| row.seen.state == state))
+        });
+    };
+    seen(PowerState::Unknown);
+    let unknown = "template debian 8 64bit template is UNKNOWN; nobody can tell whether it is off";
+    assert_eq!(refusal(make()), unknown);
+    one.site.fake.set_reachable(true);
+    seen(PowerState::Running);
+    one.run(PoweroffTemplate { template }).unwrap();
+    seen(PowerState::Shutdown);
+    make().unwrap();
+    one.assert_at_rest();
+}
+
+#[test]
 fn a_storlink_stays_shared_while_another_host_uses_it() {
     let mut app = App::new();
     let storlink = app.storlink();

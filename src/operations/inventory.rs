@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::hypervisor::Hypervisor;
-use crate::model::{DomainStatus, PowerState, VmId, VncEndpoint};
+use crate::model::{DomainStatus, PowerState, Seen, VmId, VncEndpoint};
 
 use super::health::Pulse;
 
@@ -49,6 +49,11 @@ pub struct Observed {
 impl Observed {
     pub(super) fn unknown() -> Self {
         Self { state: PowerState::Unknown, vnc: None }
+    }
+
+    /// As other hosts are told of it.
+    pub(super) fn seen(&self) -> Seen {
+        Seen { state: self.state, vnc_port: self.vnc.as_ref().map(|vnc| vnc.port) }
     }
 }
 

@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::model::Seen;
 use crate::store::seen;
 
 use super::Core;
-use super::inventory::Observed;
 
 /// How long the thread may keep a core alive that nobody else wants.
 const TICK: Duration = Duration::from_secs(1);
@@ -50,7 +48,7 @@ fn record(core: &Core) -> Result<()> {
     let changed: Vec<_> = rows
         .into_iter()
         .filter_map(|(domain, was)| {
-            let is = of(&core.inventory.of(domain));
+            let is = core.inventory.of(domain).seen();
             (is != was).then_some((domain, is))
         })
         .collect();
@@ -58,8 +56,4 @@ fn record(core: &Core) -> Result<()> {
         return Ok(());
     }
     core.store.note_tx(|tx| changed.iter().try_for_each(|(domain, is)| seen::record(tx, core.pm.id, *domain, *is)))
-}
-
-fn of(observed: &Observed) -> Seen {
-    Seen { state: observed.state, vnc_port: observed.vnc.as_ref().map(|vnc| vnc.port) }
 }

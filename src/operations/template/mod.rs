@@ -17,7 +17,7 @@ pub use start::{StartTemplate, check_start};
 pub use update::UpdateTemplate;
 
 use crate::error::Result;
-use crate::model::{Template, TemplateId};
+use crate::model::{PowerState, Template, TemplateId};
 
 use super::vm::{state_now, wrong_state};
 use super::{Core, guard};
@@ -43,9 +43,14 @@ fn noun(core: &Core, id: TemplateId) -> Result<String> {
     Ok(format!("template {}", template.name))
 }
 
-/// `WrongState` while the template's own domain writes to its disks. Of another host's, its own host said last what it saw.
+/// `WrongState` while the template's own domain writes to its disks, or may do so. Of another host's, its own host said last what it saw.
 pub(super) fn off(core: &Core, template: &Template, needs: &str) -> Result<()> {
     let here = template.pm == core.pm.id;
     let state = if here { state_now(core, Template::domain(template.id))? } else { template.seen.state };
-    if state.is_active() { Err(wrong_state(format!("template {}", template.name), state, needs)) } else { Ok(()) }
+    let needs = match state {
+        PowerState::Unknown => "nobody can tell whether it is off",
+        state if state.is_active() => needs,
+        _ => return Ok(()),
+    };
+    Err(wrong_state(format!("template {}", template.name), state, needs))
 }

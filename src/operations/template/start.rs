@@ -6,7 +6,7 @@ use crate::model::{Access, Compensation, Iso, Lock, MiB, Resource, Secret, TaskK
 use crate::operations::domain::{Machine, Plug};
 use crate::operations::vm::{Known, check, new_vnc_password};
 use crate::operations::{Core, Operation, guard, iso, nic};
-use crate::store::{disks, templates};
+use crate::store::{disks, seen, templates};
 use crate::tasks::Work;
 
 use super::{noun, off};
@@ -57,7 +57,12 @@ impl Operation for StartTemplate {
         core.inventory.refresh()?;
         template.vnc_password = Some(password);
         template.recent_booted_at = Some(core.clock.now());
-        work.settle(&format!("{name} is started"), &[], |tx| templates::update(tx, &template))
+        let observed = core.inventory.of(vm);
+        work.settle(&format!("{name} is started"), &[], |tx| {
+            templates::update(tx, &template)?;
+            // With the locks goes what keeps other hosts from making VMs of it; from then on this does.
+            seen::record(tx, template.pm, vm, observed.seen())
+        })
     }
 }
 
