@@ -1,8 +1,11 @@
 //! The real thing: the program itself on a private libvirtd with real QEMU (emulated, so that it works everywhere), real
 //! storage, real signals.
 
+mod changes;
 mod creates;
+mod disc;
 mod guests;
+mod installs;
 mod libvirtd;
 mod paused;
 mod start;

@@ -29,7 +29,7 @@ pub fn golden() -> &'static Path {
 }
 
 /// The last heartbeat on a disk.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Beat {
     pub boots: u64,
     pub seq: u64,
@@ -60,7 +60,8 @@ fn word<'a>(line: &'a str, key: &str) -> Option<&'a str> {
     line.trim_end().split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
 }
 
-fn beat(image: &Path, format: Format, offset: u64) -> Option<Beat> {
+/// The newest; `None` before the first, and now and then while the guest writes.
+pub fn beat(image: &Path, format: Format, offset: u64) -> Option<Beat> {
     let line = line(image, format, offset)?;
     Some(Beat { boots: word(&line, "boots")?.parse().ok()?, seq: word(&line, "seq")?.parse().ok()? })
 }
@@ -84,6 +85,14 @@ pub fn until_seen(image: &Path, format: Format, what: &str, is: impl Fn(&Sight) 
         Ok(last.as_ref().is_some_and(&is))
     });
     last.unwrap()
+}
+
+/// Waits until the guest of this system disk has booted for the n-th time and lives.
+pub fn until_booted(image: &Path, format: Format, boots: u64) {
+    wait_within(BOOT, &format!("boot {boots} of the guest of {}", image.display()), || {
+        Ok(beat(image, format, SYSTEM).is_some_and(|beat| beat.boots >= boots))
+    });
+    assert_eq!(next_beat(image, format, SYSTEM).boots, boots);
 }
 
 /// Waits until the guest has written one more heartbeat than there is now; the newest.

@@ -148,6 +148,10 @@ impl Program {
         ask(self.address, "POST", uri, &[("Content-Type", "application/xml")], xml)
     }
 
+    pub fn put(&self, uri: &str, xml: &str) -> Answer {
+        ask(self.address, "PUT", uri, &[("Content-Type", "application/xml")], xml)
+    }
+
     /// Answers at once with where the task is.
     pub fn post_async(&self, uri: &str, xml: &str) -> Answer {
         let headers = [("Content-Type", "application/xml"), ("Prefer", "respond-async")];
