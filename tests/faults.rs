@@ -230,23 +230,6 @@ fn is_larger(app: &App, vm: VmId) -> bool {
         && (defined.vcpus, defined.memory, defined.max_memory, defined.disc.is_some()) == (2, MiB(96), MiB(256), true)
 }
 
-/// vCPUs that were plugged in stay, and row and definition say so; all else is as it was.
-fn with_plugged_vcpus(before: &World) -> World {
-    let swap = |lines: &[String], from, to| lines.iter().map(|line| line.replace(from, to)).collect();
-    let plugged = |lines: &[String]| swap(lines, "vcpus: 1,", "vcpus: 2,");
-    let (domains, running) = (plugged(&before.domains), plugged(&before.running));
-    World { rows: swap(&before.rows, "cpu: 1,", "cpu: 2,"), domains, running, ..before.clone() }
-}
-
-/// When it was booted is not compared.
-fn without_boot_times(world: &World) -> World {
-    let cut = |line: &String| match (line.find("recent_booted_at"), line.find(", updated_at")) {
-        (Some(from), Some(to)) => format!("{}{}", &line[..from], &line[to..]),
-        _ => line.clone(),
-    };
-    World { rows: world.rows.iter().map(cut).collect(), ..world.clone() }
-}
-
 fn state(app: &App, vm: Option<VmId>) -> Option<PowerState> {
     app.site.hypervisor.domain(vm.unwrap()).unwrap().map(|d| d.state)
 }
@@ -284,8 +267,8 @@ fn judge(app: &App, scenario: &Scenario, vm: Option<VmId>, before: &World, case:
     ];
     let pressed = match last.kind {
         // A reset that failed half way was started again.
-        TaskKind::VmReset => without_boot_times(&after) == without_boot_times(before),
-        TaskKind::VmUpdate => after == with_plugged_vcpus(before),
+        TaskKind::VmReset => after.without_boot_times() == before.without_boot_times(),
+        TaskKind::VmUpdate => after == before.with_plugged_vcpus(),
         _ => buttons.contains(&last.kind) && (scenario.done)(app, vm),
     };
     assert!(

@@ -1,9 +1,10 @@
 //! libvirt whose guests are started and never run an instruction: everything is real, and costs no processor time.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pengx::error::Result;
+use pengx::error::{ErrorKind, Result};
 use pengx::hypervisor::{
     Capabilities, Changed, DomainType, FakeHypervisor, Hypervisor, HypervisorInfo, LibvirtHypervisor, LibvirtOptions,
     Start,
@@ -18,18 +19,28 @@ pub(super) struct Paused {
     libvirt: LibvirtHypervisor,
     /// Runs once, right before libvirt is told to start a domain.
     pub(super) before_start: Mutex<Option<Hook>>,
+    /// How often a guest did not let go of a device; none that is paused does.
+    pub(super) held: AtomicUsize,
 }
 
 impl Paused {
     pub(super) fn new(uri: &str, call_timeout: Duration, power_timeout: Duration) -> Arc<Self> {
-        let options =
-            LibvirtOptions { call_timeout, power_timeout, domain_type: DomainType::Qemu, ..LibvirtOptions::default() };
-        Arc::new(Self { libvirt: LibvirtHypervisor::new(uri, options).unwrap(), before_start: Mutex::default() })
+        let (device_timeout, domain_type) = (Duration::from_millis(500), DomainType::Qemu);
+        let options = LibvirtOptions { call_timeout, power_timeout, device_timeout, domain_type };
+        let libvirt = LibvirtHypervisor::new(uri, options).unwrap();
+        Arc::new(Self { libvirt, before_start: Mutex::default(), held: AtomicUsize::default() })
     }
 
     /// A host for servers in this process.
     pub(super) fn site(self: Arc<Self>) -> Site {
         Site::on(self, FakeHypervisor::new())
+    }
+
+    fn count(&self, detached: Result<()>) -> Result<()> {
+        if detached.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::Timeout { .. })) {
+            self.held.fetch_add(1, Ordering::SeqCst);
+        }
+        detached
     }
 }
 
@@ -93,13 +104,13 @@ impl Hypervisor for Paused {
         self.libvirt.attach_disk(id, disk)
     }
     fn detach_disk(&self, id: VmId, order: u32) -> Result<()> {
-        self.libvirt.detach_disk(id, order)
+        self.count(self.libvirt.detach_disk(id, order))
     }
     fn attach_nic(&self, id: VmId, nic: &NicSpec) -> Result<()> {
         self.libvirt.attach_nic(id, nic)
     }
     fn detach_nic(&self, id: VmId, mac: Mac) -> Result<()> {
-        self.libvirt.detach_nic(id, mac)
+        self.count(self.libvirt.detach_nic(id, mac))
     }
     fn change_disc(&self, id: VmId, disc: Option<&VolumeSource>) -> Result<()> {
         self.libvirt.change_disc(id, disc)

@@ -1,157 +1,244 @@
 //! Operations on a real libvirt, failing and killed at every single point: afterwards the world is as it was, or the
 //! operation is finished.
 
+mod scenarios;
+
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pengx::error::{ErrorKind, Result};
-use pengx::model::{Format, PowerState, StorlinkId, TaskState, VmId, VolumeName};
-use pengx::operations::vm::{DeleteVm, PoweroffVm, StartVm};
-use pengx::store::{disks, tasks, templates, vms};
+use pengx::error::ErrorKind;
+use pengx::model::{Compensation, Format, PowerState, TaskKind, TaskState, Template, VmId};
+use pengx::operations::template::{DeleteTemplate, PoweroffTemplate};
+use pengx::operations::vm::{DeleteVm, PoweroffVm};
+use pengx::store::{journal, locks, tasks, templates, vms};
 use pengx::tasks::Fate;
 
+use self::scenarios::Scenario;
 use super::paused::Paused;
-use crate::harness::app::{App, Fuse, PATIENCE, Site};
+use crate::harness::app::{App, Fuse, PATIENCE, Site, wait_until};
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::world::World;
 
-struct Scenario {
-    name: &'static str,
-    /// Whether it is about a VM that is there already.
-    needs_vm: bool,
-    run: fn(&App, Option<VmId>) -> Result<()>,
-    done: fn(&App, Option<VmId>) -> bool,
-}
-
-const SCENARIOS: [Scenario; 4] = [
-    Scenario {
-        name: "vm.create from a template",
-        needs_vm: false,
-        run: |app, _| {
-            let template = app.store().read(templates::all)?[0].id;
-            app.run(app.vm_of(StorlinkId(1), Some(template), "web1")).map(drop)
-        },
-        done: |app, _| vm_is_whole(app),
-    },
-    Scenario {
-        name: "vm.create with an empty disk",
-        needs_vm: false,
-        run: |app, _| app.run(app.vm_of(StorlinkId(1), None, "web1")).map(drop),
-        done: |app, _| vm_is_whole(app),
-    },
-    Scenario {
-        name: "vm.start",
-        needs_vm: true,
-        run: |app, vm| app.run(StartVm { vm: vm.unwrap() }),
-        done: |app, vm| state(app, vm.unwrap()) == Some(PowerState::Paused),
-    },
-    Scenario {
-        name: "vm.delete",
-        needs_vm: true,
-        run: |app, vm| app.run(DeleteVm { vm: vm.unwrap() }),
-        done: |app, vm| {
-            let gone = app.store().read(|c| vms::find(c, vm.unwrap())).unwrap().is_none();
-            gone && state(app, vm.unwrap()).is_none() && World::of(app).files.len() == 1
-        },
-    },
-];
+/// What lies on the storlink for everybody's drive.
+const DISC: &str = "a.iso";
 
 fn state(app: &App, vm: VmId) -> Option<PowerState> {
     app.site.hypervisor.domain(vm).unwrap().map(|d| d.state)
 }
 
-/// Rows, volumes and domain of the one VM agree.
-fn vm_is_whole(app: &App) -> bool {
-    let store = app.store();
-    let all = store.read(vms::listing).unwrap();
-    let [listing] = &all[..] else { return false };
-    let disks = store.read(|c| disks::of_vm(c, listing.vm.id)).unwrap();
-    let files = World::of(app).files;
-    disks.len() == 2
-        && files.len() == 3
-        && disks.iter().all(|disk| files.contains_key(disk.volume.as_str()))
-        && files.keys().all(|name| name.parse::<VolumeName>().is_ok())
-        && state(app, listing.vm.id) == Some(PowerState::Shutdown)
+fn patient(uri: &str) -> Arc<Paused> {
+    Paused::new(uri, PATIENCE, PATIENCE * 2)
 }
 
-fn patient(uri: &str) -> Site {
-    Paused::new(uri, PATIENCE, PATIENCE * 2).site()
+/// A libvirt of its own, and what servers of this process see it through.
+struct Scene {
+    libvirtd: Libvirtd,
+    paused: Arc<Paused>,
 }
 
-/// A site with a template, and its world.
-fn furnish(site: Site) -> (App, World) {
-    let app = site.start();
-    let storlink = app.storlink();
-    app.template(storlink, Format::Qcow2);
-    app.assert_at_rest();
-    let world = World::of(&app);
-    (app, world)
+/// The world with what libvirt itself says of its domains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Sight {
+    world: World,
+    definitions: Vec<String>,
+    running: Vec<String>,
+}
+
+impl Scene {
+    /// With a site that has a template.
+    fn new(name: &str) -> (Self, App, Sight) {
+        let libvirtd = Libvirtd::start(name);
+        let paused = patient(&libvirtd.uri);
+        let app = paused.clone().site().start();
+        let storlink = app.storlink();
+        app.template(storlink, Format::Qcow2);
+        std::fs::write(app.site.store_dir().join(DISC), "a disc").unwrap();
+        app.assert_at_rest();
+        let scene = Self { libvirtd, paused };
+        let bare = scene.sight(&app);
+        (scene, app, bare)
+    }
+
+    fn sight(&self, app: &App) -> Sight {
+        let documents = |list: &[&str], dump: &[&str]| {
+            let ids = self.libvirtd.virsh(&[&["list", "--uuid"], list].concat());
+            let mut ids: Vec<&str> = ids.split_whitespace().collect();
+            ids.sort_unstable();
+            let dump = |id: &str| essence(&self.libvirtd.virsh(&[&["dumpxml", id], dump].concat()));
+            ids.into_iter().flat_map(dump).collect::<Vec<String>>()
+        };
+        let running = documents(&[], &[]);
+        for file in running.iter().filter_map(|line| line.strip_prefix("<source file='")?.split('\'').next()) {
+            assert!(Path::new(file).exists(), "a running guest holds {file}, which is gone");
+        }
+        Sight { world: World::of(app), definitions: documents(&["--all"], &["--inactive"]), running }
+    }
+
+    /// Waits until all is done, or only a guest could go on that never will, being paused: then somebody pulls its plug.
+    /// Whether that was so.
+    fn unplug_what_is_stuck(&self, app: &App, subject: Option<VmId>, case: &str) -> bool {
+        let store = app.store();
+        let at_rest = || store.read(|c| Ok(locks::all(c)?.is_empty() && journal::all(c)?.is_empty()));
+        wait_until(case, || Ok(at_rest()? || self.paused.held.load(Ordering::SeqCst) > 0));
+        if at_rest().unwrap() {
+            return false;
+        }
+        let left = store.read(journal::all).unwrap();
+        let detach =
+            |entry: &Compensation| matches!(entry, Compensation::DetachDisk { .. } | Compensation::DetachNic { .. });
+        assert!(left.iter().any(|(_, entry)| detach(&entry.compensation)), "{case}: {left:#?}");
+        // That it is held is judged here: the images of what runs are there.
+        self.sight(app);
+        self.libvirtd.virsh(&["destroy", &subject.unwrap().to_string()]);
+        true
+    }
+}
+
+/// What pengx decides of a domain, out of libvirt's document.
+fn essence(document: &str) -> Vec<String> {
+    const TAGS: [&str; 8] =
+        ["<uuid>", "<title>", "<memory ", "<currentMemory ", "<vcpu placement", "<source file", "<target dev", "<mac "];
+    let lines = document.lines().map(str::trim).filter(|line| TAGS.iter().any(|tag| line.starts_with(tag)));
+    // libvirt counts the images that it has opened.
+    lines.map(|line| line.split(" index=").next().unwrap().to_owned()).collect()
+}
+
+impl Sight {
+    /// The same after somebody has pulled the plugs.
+    fn off(&self) -> Self {
+        let domains = self.world.domains.iter().map(|line| line.replace("PAUSED", "SHUTDOWN")).collect();
+        Self { world: World { domains, ..self.world.clone() }, running: Vec::new(), ..self.clone() }
+    }
+
+    /// vCPUs that were plugged in stay.
+    fn with_plugged_vcpus(&self) -> Self {
+        let swap = |lines: &[String]| lines.iter().map(|line| line.replace("current='1'", "current='2'")).collect();
+        let (definitions, running) = (swap(&self.definitions), swap(&self.running));
+        Self { world: self.world.with_plugged_vcpus(), definitions, running }
+    }
+
+    fn without_boot_times(&self) -> Self {
+        Self { world: self.world.without_boot_times(), ..self.clone() }
+    }
 }
 
 impl Scenario {
-    fn prepare(&self, app: &App) -> (Option<VmId>, World) {
-        let make = || app.run(app.vm_of(StorlinkId(1), None, "web1")).unwrap();
-        let vm = self.needs_vm.then(make);
+    fn stage(&self, scene: &Scene, app: &App) -> (Option<VmId>, Sight) {
+        let subject = (self.prepare)(app);
         app.assert_at_rest();
-        (vm, World::of(app))
+        (subject, scene.sight(app))
     }
 
-    /// Finished if the task says so, else untouched; and never anything in between.
-    fn judge(&self, app: &App, vm: Option<VmId>, before: &World, case: &str) {
+    /// Finished if the task says so, else untouched; and never anything in between. What is there now.
+    fn judge(&self, scene: &Scene, app: &App, subject: Option<VmId>, before: &Sight, case: &str) -> Sight {
+        let before = if scene.unplug_what_is_stuck(app, subject, case) { &before.off() } else { before };
         app.assert_at_rest();
-        let after = World::of(app);
+        let after = scene.sight(app);
         let last = app.store().read(|c| tasks::recent(c, 1)).unwrap().remove(0);
-        let finished = last.state == TaskState::Success && (self.done)(app, vm);
+        let (succeeded, done) = (last.state == TaskState::Success, (self.done)(app, subject));
+        let undone = after == *before
+            || match last.kind {
+                // A power button that was pressed has been pressed.
+                TaskKind::TemplatePoweroff => done,
+                // A reset that failed half way was started again.
+                TaskKind::VmReset => after.without_boot_times() == before.without_boot_times(),
+                TaskKind::VmUpdate => after == before.with_plugged_vcpus(),
+                _ => false,
+            };
         assert!(
-            finished || (last.state != TaskState::Success && after == *before),
+            if succeeded { done } else { undone },
             "{case}: the task is {} ({})\nbefore: {before:#?}\nafter: {after:#?}",
             last.state,
             last.message
         );
         assert!(!last.message.is_empty(), "{case}: a task that is over says how it ended");
+        after
     }
 }
 
-/// Takes away whatever VM is there; then nothing of it is left.
-fn clear(app: &App, bare: &World, case: &str) {
-    for listing in app.store().read(vms::listing).unwrap() {
-        let vm = listing.vm.id;
-        if let Err(error) = app.run(PoweroffVm { vm }) {
+/// Takes away whatever VM and template was made; then nothing of it is left.
+fn clear(scene: &Scene, app: &App, bare: &Sight, case: &str) {
+    let off = |outcome: pengx::error::Result<()>| {
+        if let Err(error) = outcome {
             assert!(matches!(error.kind(), ErrorKind::WrongState { .. }), "{case}: {error}");
         }
+    };
+    for listing in app.store().read(vms::listing).unwrap() {
+        let vm = listing.vm.id;
+        off(app.run(PoweroffVm { vm }));
         app.run(DeleteVm { vm }).unwrap();
     }
+    for made in app.store().read(templates::all).unwrap() {
+        let template = made.id;
+        if made.name == "t" {
+            off(app.run(PoweroffTemplate { template }));
+            app.run(DeleteTemplate { template }).unwrap();
+            assert_eq!(state(app, Template::domain(template)), None, "{case}");
+        }
+    }
     app.assert_at_rest();
-    assert_eq!(World::of(app), *bare, "{case}");
+    assert_eq!(scene.sight(app), *bare, "{case}");
 }
 
-#[test]
-fn operations_on_libvirt_survive_a_failure_at_every_point() {
-    let libvirtd = Libvirtd::start("failing");
-    let (app, bare) = furnish(patient(&libvirtd.uri));
-    let mut points = 0;
-    for scenario in &SCENARIOS {
+/// One round for each point of each operation: `round` breaks the n-th point, and says whether there was one.
+fn sweep(
+    scene: &Scene,
+    mut app: App,
+    bare: &Sight,
+    how: &str,
+    round: impl Fn(App, usize, &Scenario, usize, Option<VmId>) -> (App, bool),
+) -> App {
+    let (mut points, scenarios) = (0, scenarios::all());
+    for (which, scenario) in scenarios.iter().enumerate() {
+        let mut kept = None;
         for n in 1.. {
-            let case = format!("{} fails at point {n}", scenario.name);
-            let (vm, before) = scenario.prepare(&app);
-            app.fuse.arm(&[(n, Fate::Fail)]);
-            let outcome = (scenario.run)(&app, vm);
-            let failed = app.fuse.blown.load(Ordering::SeqCst);
-            app.fuse.arm(&[]);
-            scenario.judge(&app, vm, &before, &case);
-            clear(&app, &bare, &case);
-            if !failed {
-                outcome.unwrap();
+            let case = format!("{} {how} at point {n}", scenario.name);
+            let (subject, before) = kept.take().unwrap_or_else(|| scenario.stage(scene, &app));
+            scene.paused.held.store(0, Ordering::SeqCst);
+            let broken;
+            (app, broken) = round(app, which, scenario, n, subject);
+            let after = scenario.judge(scene, &app, subject, &before, &case);
+            if broken && after == before {
+                // As if nothing had been: as good for the next round as another.
+                kept = Some((subject, before));
+            } else {
+                clear(scene, &app, bare, &case);
+            }
+            if !broken {
                 break;
             }
             points += 1;
         }
     }
-    println!("libvirt: failed at {points} points of {} operations", SCENARIOS.len());
-    assert!(points > 40);
+    println!("libvirt: {how} at {points} points of {} operations", scenarios.len());
+    assert!(points > 120);
+    app
+}
+
+#[test]
+fn operations_on_libvirt_survive_a_failure_at_every_point() {
+    let (scene, app, bare) = Scene::new("failing");
+    let app = sweep(&scene, app, &bare, "fails", |app, _, scenario, n, subject| {
+        app.fuse.arm(&[(n, Fate::Fail)]);
+        let outcome = (scenario.run)(&app, subject);
+        let failed = app.fuse.blown.load(Ordering::SeqCst);
+        app.fuse.arm(&[]);
+        if !failed {
+            outcome.unwrap();
+        }
+        (app, failed)
+    });
+
+    let vm = scenarios::paused(&app);
+    let before = scene.sight(&app);
+    let refused = scenarios::delete_disk(&app, vm).unwrap_err();
+    assert!(refused.to_string().contains("resume it first, so that its guest can let go of the disk"), "{refused}");
+    assert_eq!(scene.sight(&app), before);
+    clear(&scene, &app, &bare, "the last");
 }
 
 /// What the victim, which is this very test in a process of its own, is told through its environment.
@@ -162,31 +249,18 @@ fn operations_on_libvirt_survive_kill_9_at_every_point() {
     if let Ok(orders) = std::env::var(VICTIM) {
         return die(&orders);
     }
-    let libvirtd = Libvirtd::start("killing");
-    let (mut app, bare) = furnish(patient(&libvirtd.uri));
-    let mut points = 0;
-    for (which, scenario) in SCENARIOS.iter().enumerate() {
-        for n in 1.. {
-            let case = format!("{} is killed at point {n}", scenario.name);
-            let (vm, before) = scenario.prepare(&app);
-            app.core.stop(PATIENCE);
-            let App { site, core, .. } = app;
-            drop(core);
-            let killed = kill_at(&site, &libvirtd.uri, which, n, vm);
-            app = site.start();
-            scenario.judge(&app, vm, &before, &case);
-            if !killed {
-                assert!((scenario.done)(&app, vm), "{case}: it is not done");
-            }
-            clear(&app, &bare, &case);
-            if !killed {
-                break;
-            }
-            points += 1;
+    let (scene, app, bare) = Scene::new("killing");
+    sweep(&scene, app, &bare, "is killed", |app, which, scenario, n, subject| {
+        app.core.stop(PATIENCE);
+        let App { site, core, .. } = app;
+        drop(core);
+        let killed = kill_at(&site, &scene.libvirtd.uri, which, n, subject);
+        let app = site.start();
+        if !killed {
+            assert!((scenario.done)(&app, subject), "{}: it is not done", scenario.name);
         }
-    }
-    println!("libvirt: killed at {points} points of {} operations", SCENARIOS.len());
-    assert!(points > 40);
+        (app, killed)
+    });
 }
 
 /// Lets a process of its own run the operation on this site; whether it was killed before it was done.
@@ -213,12 +287,12 @@ fn kill_at(site: &Site, uri: &str, which: usize, n: usize, vm: Option<VmId>) -> 
 fn die(orders: &str) {
     let words: Vec<&str> = orders.split(' ').collect();
     let [which, n, vm, database_url, uri] = words[..] else { panic!("{orders}") };
-    let mut site = patient(uri);
+    let mut site = patient(uri).site();
     site.database_url = database_url.to_owned();
     let fuse: Arc<Fuse> = Arc::default();
     fuse.for_real.store(true, Ordering::SeqCst);
     let app = site.start_with(fuse);
     app.fuse.arm(&[(n.parse().unwrap(), Fate::Die)]);
-    (SCENARIOS[which.parse::<usize>().unwrap()].run)(&app, vm.parse().ok()).unwrap();
+    (scenarios::all()[which.parse::<usize>().unwrap()].run)(&app, vm.parse().ok()).unwrap();
     app.core.stop(Duration::from_secs(10));
 }
