@@ -33,7 +33,7 @@ fn shown(app: &App, vm: VmId) -> (PowerState, Option<u16>) {
     let mut agreed = None;
     wait_until("both reads show the same", || {
         let one = runtime.block_on(find(&app.core, vm))?.observed;
-        let all = runtime.block_on(list(&app.core))?;
+        let all = runtime.block_on(list(&app.core))?.views(&app.core);
         let same = all.iter().any(|view| view.listing.vm.id == vm && view.observed == one);
         agreed = Some((one.state, one.vnc.map(|vnc| vnc.port)));
         Ok(same)

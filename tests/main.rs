@@ -17,6 +17,7 @@ mod accounts;
 mod backends;
 mod contract;
 mod faults;
+mod fresh;
 mod front;
 mod harness;
 mod hosts;

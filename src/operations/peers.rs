@@ -1,6 +1,6 @@
 //! The other hosts of the site, as far as this one can tell: who is alive, and what their domains are doing.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,17 +24,28 @@ pub(super) fn is_up(core: &Core, pm: &Pm) -> bool {
 
 /// The rows of all PMs.
 #[derive(Clone, Default)]
-pub(super) struct Peers(Arc<HashMap<PmId, Pm>>);
+pub(super) struct Peers(Arc<Vec<Pm>>);
+
+/// The PMs that are up, with their names. Decided once, so that all that is shown together agrees; and equal ones show the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Up(BTreeMap<PmId, String>);
 
 impl Peers {
+    /// Those that are up now.
+    pub(super) fn up(&self, core: &Core) -> Up {
+        Up(self.0.iter().filter(|pm| is_up(core, pm)).map(|pm| (pm.id, pm.name.clone())).collect())
+    }
+}
+
+impl Up {
     /// What is shown of a domain of another host: what that host saw last, or `Unknown` when it is down.
-    pub(super) fn observed(&self, core: &Core, pm: PmId, seen: Seen) -> Observed {
+    pub(super) fn observed(&self, pm: PmId, seen: Seen) -> Observed {
         match self.0.get(&pm) {
-            Some(pm) if is_up(core, pm) => {
-                let vnc = seen.vnc_port.map(|port| VncEndpoint { host: pm.name.clone(), port });
+            Some(name) => {
+                let vnc = seen.vnc_port.map(|port| VncEndpoint { host: name.clone(), port });
                 Observed { state: seen.state, vnc }
             }
-            _ => Observed::unknown(),
+            None => Observed::unknown(),
         }
     }
 }
@@ -52,7 +63,7 @@ pub(super) fn kept(core: &Core) -> Option<Peers> {
 pub(super) fn load(core: &Core) -> Result<Peers> {
     let at = Instant::now();
     let all = core.store.read(pms::all)?;
-    let peers = Peers(Arc::new(all.into_iter().map(|pm| (pm.id, pm)).collect()));
+    let peers = Peers(Arc::new(all));
     *core.peers.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, peers.clone()));
     Ok(peers)
 }

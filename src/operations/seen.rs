@@ -55,5 +55,5 @@ fn record(core: &Core) -> Result<()> {
     if changed.is_empty() {
         return Ok(());
     }
-    core.store.note_tx(|tx| changed.iter().try_for_each(|(domain, is)| seen::record(tx, core.pm.id, *domain, *is)))
+    core.store.tell_tx(|tx| changed.iter().try_for_each(|(domain, is)| seen::record(tx, core.pm.id, *domain, *is)))
 }

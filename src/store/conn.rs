@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::{AnsiTransactionManager, Connection, SimpleConnection, TransactionManager};
 use diesel::result::Error::DatabaseError;
-use diesel::{PgConnection, QueryResult, SqliteConnection};
+use diesel::{ExpressionMethods, PgConnection, QueryDsl, QueryResult, RunQueryDsl, SqliteConnection};
 
-use super::THE_DATABASE;
+use super::schema::generation;
 use super::url::Place;
+use super::{Shown, THE_DATABASE};
 use crate::error::{Error, Result};
 
 /// A connection inside a transaction; only the functions of this floor can use it.
@@ -48,6 +49,10 @@ const POSTGRES_SETTINGS: &str = "SET statement_timeout = '8s'; SET lock_timeout 
 
 /// The writers' lock: `pengx` in ASCII. Migrations have the number after it.
 const WRITERS_LOCK: &str = "SELECT pg_advisory_xact_lock(482738071416)";
+
+/// Random, not one more: a database that was restored, or failed over to a copy that lacks the last commits, never comes to a
+/// value again that stood for other rows.
+const MOVE_GENERATION: &str = "UPDATE generation SET value = (random() * 9007199254740992)::bigint";
 
 /// While the log is set up or folded in by another connection, SQLite answers that it is locked at once: its own
 /// `busy_timeout` does not cover these moments.
@@ -123,12 +128,20 @@ impl Conn {
         }
     }
 
-    pub(super) fn commit(&mut self) -> Result<()> {
+    /// `shown`: who must notice what was written.
+    pub(super) fn commit(&mut self, shown: Shown) -> Result<()> {
         // COMMIT of a transaction that had an error succeeds on Postgres, as a rollback; any other statement fails.
         if let Db::Postgres(c) = &mut self.0 {
-            c.batch_execute("SELECT 1").map_err(Error::from)?;
+            let last = if shown == Shown::Nowhere { "SELECT 1" } else { MOVE_GENERATION };
+            c.batch_execute(last).map_err(Error::from)?;
         }
         Db::commit_transaction(&mut self.0).map_err(unavailable)
+    }
+
+    /// The stored generation, by one statement that is a transaction of its own.
+    pub(super) fn generation(&mut self) -> Result<i64> {
+        let row = generation::table.filter(generation::id.eq(1)).select(generation::value);
+        row.first(&mut self.0).map_err(unavailable)
     }
 
     pub(super) fn rollback(&mut self) -> Result<()> {

@@ -7,7 +7,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::conn::Begin;
 use crate::error::{ErrorKind, Result};
 
 /// Upper bounds in seconds.
@@ -33,8 +32,9 @@ impl Meter {
         registry.register("pengx_database_unavailable", help, self.unavailable.clone());
     }
 
-    pub(super) fn ended<T>(&self, begin: Begin, took: Duration, result: &Result<T>) {
-        let kind = [("kind", if begin == Begin::Read { "read" } else { "write" })];
+    /// `kind`: `read`, `write`, or `generation` for whether what was read before still holds.
+    pub(super) fn ended<T>(&self, kind: &'static str, took: Duration, result: &Result<T>) {
+        let kind = [("kind", kind)];
         self.durations.get_or_create(&kind).observe(took.as_secs_f64());
         if let Err(why) = result
             && matches!(why.kind(), ErrorKind::Unavailable { .. })

@@ -10,6 +10,11 @@
 //! - **Readers see one moment** and wait for nobody. A write inside [`Store::read`] fails.
 //! - A store error inside a transaction ends it: return it. Postgres would drop the rest of the transaction, and
 //!   [`Store::write_tx`] then fails rather than lose it silently.
+//! - **Whoever caches rows sees every write.** A transaction that a document shows moves the [`Generation`]: on SQLite in
+//!   memory, after the commit and before the writer is answered, for a server is the only one on its file (see
+//!   [`Store::claim`]) and the rows that `pengx user` writes are in no cache; on Postgres in a row of the same transaction, because other
+//!   hosts write as well. So a cache that was filled from a snapshot begun after its generation was read holds for as long as
+//!   a generation that is read later is equal.
 //! - No effect outside the database inside a transaction, and no transaction inside another.
 
 pub mod accounts;
@@ -60,6 +65,19 @@ const CONNECTIONS: usize = 8;
 
 /// A transaction that takes longer waits for a database that does not move: the deadlines of its statements are shorter.
 const STALLED: Duration = Duration::from_secs(10);
+
+/// Stands for what has been written. Equal ones mean that no document is another; an order they have not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Generation(u64);
+
+/// Whose documents show what a transaction writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Everywhere,
+    /// On the other hosts alone.
+    Elsewhere,
+    Nowhere,
+}
 
 /// The database. Cloning gives another handle to the same one.
 #[derive(Clone)]
@@ -129,29 +147,46 @@ impl Store {
 
     /// Runs `f` over one consistent snapshot of all tables.
     pub fn read<T>(&self, f: impl FnOnce(&mut Conn) -> Result<T>) -> Result<T> {
-        self.transaction(&self.0.readers, Begin::Read, f, || ())
+        self.transaction(Begin::Read, Shown::Nowhere, f)
     }
 
     /// Runs `f` as the only writer and commits if it is `Ok`; the generation is another one when this returns.
     pub fn write_tx<T>(&self, f: impl FnOnce(&mut Conn) -> Result<T>) -> Result<T> {
-        // Also after a failed commit: nobody knows whether it took place.
-        self.transaction(&self.0.writer, Begin::Write, f, || {
-            self.0.generation.fetch_add(1, Ordering::AcqRel);
-        })
+        self.transaction(Begin::Write, Shown::Everywhere, f)
     }
 
     /// As [`Store::write_tx`], for rows that no cached document shows (tasks, locks, journal): the generation stays.
     pub fn note_tx<T>(&self, f: impl FnOnce(&mut Conn) -> Result<T>) -> Result<T> {
-        self.transaction(&self.0.writer, Begin::Write, f, || ())
+        self.transaction(Begin::Write, Shown::Nowhere, f)
     }
 
-    /// Counts the write transactions. Read it before the snapshot that a cache is filled from, and use the cache only while
-    /// it is `Some` and equal. `None` on Postgres, where others write too.
-    pub fn generation(&self) -> Option<u64> {
+    /// As [`Store::write_tx`], for rows that the documents of other hosts show, and those of this one do not: where there can
+    /// be no other host, the generation stays.
+    pub fn tell_tx<T>(&self, f: impl FnOnce(&mut Conn) -> Result<T>) -> Result<T> {
+        self.transaction(Begin::Write, Shown::Elsewhere, f)
+    }
+
+    /// The generation, where it is in memory; `None` on Postgres, where [`Store::read_generation`] must ask. Does not block.
+    pub fn generation(&self) -> Option<Generation> {
         match self.0.writer.place() {
-            Place::Sqlite(_) => Some(self.0.generation.load(Ordering::Acquire)),
+            Place::Sqlite(_) => Some(Generation(self.0.generation.load(Ordering::Acquire))),
             Place::Postgres { .. } => None,
         }
+    }
+
+    /// The generation, after all that was committed before the call.
+    ///
+    /// # Errors
+    /// `Unavailable` while the database does not answer.
+    pub fn read_generation(&self) -> Result<Generation> {
+        if let Some(known) = self.generation() {
+            return Ok(known);
+        }
+        self.migrated()?;
+        let began = Instant::now();
+        let value = self.0.readers.ask(Conn::generation);
+        self.0.meter.ended("generation", began.elapsed(), &value);
+        Ok(Generation(value?.cast_unsigned()))
     }
 
     /// Has `registry` show the transactions.
@@ -165,36 +200,29 @@ impl Store {
     }
 
     /// Measured: [`Store::attempt`].
-    fn transaction<T>(
-        &self,
-        pool: &Pool,
-        begin: Begin,
-        f: impl FnOnce(&mut Conn) -> Result<T>,
-        after_commit: impl FnOnce(),
-    ) -> Result<T> {
+    fn transaction<T>(&self, begin: Begin, shown: Shown, f: impl FnOnce(&mut Conn) -> Result<T>) -> Result<T> {
+        let (pool, kind) = match begin {
+            Begin::Read => (&self.0.readers, "read"),
+            Begin::Write => (&self.0.writer, "write"),
+        };
         let began = Instant::now();
-        let result = self.attempt(pool, begin, f, after_commit);
-        self.0.meter.ended(begin, began.elapsed(), &result);
+        let result = self.attempt(pool, begin, shown, f);
+        self.0.meter.ended(kind, began.elapsed(), &result);
         result
     }
 
-    fn attempt<T>(
-        &self,
-        pool: &Pool,
-        begin: Begin,
-        f: impl FnOnce(&mut Conn) -> Result<T>,
-        after_commit: impl FnOnce(),
-    ) -> Result<T> {
-        if !self.0.migrated.load(Ordering::Acquire) {
-            return Err(Error::unavailable(THE_DATABASE).context("it has not been migrated yet"));
-        }
+    fn attempt<T>(&self, pool: &Pool, begin: Begin, shown: Shown, f: impl FnOnce(&mut Conn) -> Result<T>) -> Result<T> {
+        self.migrated()?;
         // Dropped by a panic or an early return, the lease closes its connection, and with it the transaction.
         let mut lease = pool.begin(begin)?;
         let result = f(lease.conn()?);
         let ended = match &result {
             Ok(_) => {
-                let committed = lease.conn()?.commit();
-                after_commit();
+                let committed = lease.conn()?.commit(shown);
+                // Also after a failed commit: nobody knows whether it took place.
+                if shown == Shown::Everywhere {
+                    self.0.generation.fetch_add(1, Ordering::AcqRel);
+                }
                 committed
             }
             Err(_) => lease.conn()?.rollback(),
@@ -211,5 +239,12 @@ impl Store {
             }
             (Err(e), Err(_)) => Err(e),
         }
+    }
+
+    fn migrated(&self) -> Result<()> {
+        if self.0.migrated.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(Error::unavailable(THE_DATABASE).context("it has not been migrated yet"))
     }
 }

@@ -55,19 +55,37 @@ impl Pool {
         Connections { in_use: state.open.saturating_sub(idle), idle, max: self.size }
     }
 
-    /// A connection in a transaction. One that died while it was idle (Postgres was restarted) shows here, where nothing has
-    /// been done yet, and is replaced.
+    /// A connection in a transaction.
     ///
     /// # Errors
     /// `Unavailable` if there is none, within a few seconds.
     pub(super) fn begin(&self, how: Begin) -> Result<Lease<'_>> {
+        let (mut lease, ()) = self.lend(|conn| conn.begin(how))?;
+        if how == Begin::Write {
+            lease.conn()?.be_alone()?;
+        }
+        Ok(lease)
+    }
+
+    /// One statement that changes nothing, outside a transaction.
+    ///
+    /// # Errors
+    /// As [`Pool::begin`], and the statement's.
+    pub(super) fn ask<T>(&self, statement: impl Fn(&mut Conn) -> Result<T>) -> Result<T> {
+        let (lease, answer) = self.lend(statement)?;
+        lease.give_back();
+        Ok(answer)
+    }
+
+    /// A connection and its answer to `first`. One that died while it was idle (Postgres was restarted) shows here, where
+    /// nothing has been done yet, and is replaced.
+    fn lend<T>(&self, first: impl Fn(&mut Conn) -> Result<T>) -> Result<(Lease<'_>, T)> {
         loop {
             let mut lease = self.take()?;
             let kept = lease.kept;
             let conn = lease.conn()?;
-            match conn.begin(how) {
-                Ok(()) if how == Begin::Write => return conn.be_alone().map(|()| lease),
-                Ok(()) => return Ok(lease),
+            match first(conn) {
+                Ok(answer) => return Ok((lease, answer)),
                 Err(_) if kept && conn.is_remote() => {}
                 Err(e) => return Err(e),
             }
@@ -134,7 +152,7 @@ impl Lease<'_> {
         self.conn.as_mut().ok_or_else(|| Error::internal("a lease without a connection"))
     }
 
-    /// Only after the transaction has ended well.
+    /// Only outside a transaction: there was none, or it has ended well.
     pub(super) fn give_back(mut self) {
         self.healthy = true;
     }

@@ -246,6 +246,13 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    generation (id) {
+        id -> Integer,
+        value -> BigInt,
+    }
+}
+
 diesel::joinable!(vms -> templates (template));
 diesel::joinable!(locks -> tasks (task));
 diesel::joinable!(journal -> tasks (task));

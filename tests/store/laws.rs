@@ -151,17 +151,47 @@ fn a_panic_takes_everything_back_and_the_next_one_can_write() {
 #[test]
 fn the_generation_follows_the_commits_that_documents_show() {
     on_both(|db| {
-        let before = db.store.generation();
-        assert_eq!(before.is_some(), db.is_sqlite());
+        let now = || db.store.read_generation().unwrap();
+        let before = now();
+        assert_eq!(db.store.generation(), db.is_sqlite().then_some(before));
         db.store.note_tx(|c| pms::save(c, &pm(1))).unwrap();
         db.read(pms::all);
-        let refused: pengx::error::Result<()> = db.store.write_tx(|_| Err(Error::internal("no")));
-        assert!(refused.is_err());
-        assert_eq!(db.store.generation(), before);
+        for write in [Store::write_tx, Store::tell_tx] {
+            let refused: pengx::error::Result<()> = write(&db.store, |_: &mut Conn| Err(Error::internal("no")));
+            assert!(refused.is_err());
+        }
+        assert_eq!(now(), before);
         db.write(|c| pms::save(c, &pm(2)));
-        assert_eq!(db.store.generation(), before.map(|g| g + 1));
-        assert_eq!(db.store.clone().generation(), db.store.generation());
+        let written = now();
+        assert_ne!(written, before);
+        assert_eq!(db.store.clone().read_generation().unwrap(), written);
+        db.store.tell_tx(|c| pms::save(c, &pm(3))).unwrap();
+        assert_eq!(now() == written, db.is_sqlite(), "only on Postgres is there another host to tell");
     });
+}
+
+#[test]
+fn on_postgres_the_generation_is_everybodys_and_moves_with_the_rows() {
+    let db = Database::postgres();
+    let other = Store::open(&db.url).unwrap();
+    other.migrate().unwrap();
+    let before = other.read_generation().unwrap();
+    db.write(|c| {
+        pms::save(c, &pm(1))?;
+        assert_eq!(other.read_generation()?, before, "not before the rows can be read");
+        Ok(())
+    });
+    let written = other.read_generation().unwrap();
+    assert_ne!(written, before);
+    assert_eq!(db.store.read_generation().unwrap(), written);
+    // Never again what it was, or a cache would take it for what it has.
+    let mut seen = vec![before, written];
+    for _ in 0..50 {
+        db.write(|_| Ok(()));
+        let next = other.read_generation().unwrap();
+        assert!(!seen.contains(&next));
+        seen.push(next);
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ fn while_postgres_is_down_it_is_unavailable_and_then_works_again() {
     server.stop();
     let away = |e: pengx::error::Error| assert_eq!(e.to_string(), "the database does not answer", "{}", e.story());
     for _ in 0..3 {
+        away(store.read_generation().unwrap_err());
         away(store.read(pms::all).unwrap_err());
         away(store.write_tx(|c| pms::save(c, &pm(2))).unwrap_err());
         away(Store::open(&url).unwrap().migrate().unwrap_err());
@@ -36,6 +37,12 @@ fn while_postgres_is_down_it_is_unavailable_and_then_works_again() {
     server.start_again();
     store.write_tx(|c| pms::save(c, &pm(3))).unwrap();
     assert_eq!(store.read(pms::all).unwrap().len(), 3);
+
+    server.stop();
+    server.start_again();
+    let before = store.read_generation().unwrap();
+    store.write_tx(|_| Ok(())).unwrap();
+    assert_ne!(store.read_generation().unwrap(), before);
 
     // In the middle of a transaction.
     let cut = store.write_tx(|c| {

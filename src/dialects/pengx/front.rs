@@ -18,17 +18,21 @@ use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
+use super::kept::Kept;
 use super::payload::Payload;
 use super::resources::{Hit, Pattern, RESOURCES, Resource};
 use super::{Call, Failure, Reply, Settings, form, guard, negotiate};
 use crate::dialects::{Arrival, Route, Routes, User, credentials};
 use crate::error::Error;
+use crate::operations::vm::Edition;
 use crate::operations::{Core, Gate};
 
 /// What all requests share.
 pub(super) struct Front {
     gate: Gate,
     pub(super) settings: Settings,
+    /// Row 22, for all callers alike.
+    pub(super) vms: Kept<Edition>,
 }
 
 /// A resource with what is made of it once, at the start.
@@ -55,7 +59,7 @@ pub fn routes(gate: Gate, settings: Settings) -> Routes {
 
 /// The rules of the native API over another table.
 pub fn routes_over(table: &'static [Resource], gate: Gate, settings: Settings) -> Routes {
-    let front = Arc::new(Front { gate, settings });
+    let front = Arc::new(Front { gate, settings, vms: Kept::default() });
     let last = {
         let front = Arc::clone(&front);
         parts().then(move |parts| unknown(Arc::clone(&front), parts)).boxed()

@@ -13,6 +13,7 @@ mod form;
 mod front;
 mod guard;
 pub mod interfaces;
+mod kept;
 mod negotiate;
 mod payload;
 pub mod perf;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use askama::Template;
+use bytes::Bytes;
 use warp::http::header::{CONTENT_TYPE, LOCATION};
 use warp::http::{HeaderName, HeaderValue, StatusCode};
 use warp::reply::Response;
@@ -16,7 +17,7 @@ use crate::model::TaskId;
 pub enum Reply {
     Document {
         status: StatusCode,
-        xml: String,
+        xml: Bytes,
     },
     /// `root`, `result`, `message`.
     Done {
@@ -53,12 +54,12 @@ impl Reply {
     }
 
     /// 200 with a document that is not a template's.
-    pub fn xml(xml: String) -> Self {
-        Self::Document { status: StatusCode::OK, xml }
+    pub fn xml(xml: impl Into<Bytes>) -> Self {
+        Self::Document { status: StatusCode::OK, xml: xml.into() }
     }
 
     fn document(status: StatusCode, view: &impl Template) -> Result<Self, Failure> {
-        Ok(Self::Document { status, xml: render(view)? })
+        Ok(Self::Document { status, xml: render(view)?.into() })
     }
 
     /// 200 with the word of success and a sentence.
@@ -117,8 +118,8 @@ pub fn refusal(settings: &Settings) -> Refusal {
     Arc::new(move |why| Document { content_type: content_type.clone(), text: root(&failure, why) })
 }
 
-pub(super) fn document(settings: &Settings, status: StatusCode, xml: String) -> Response {
-    let mut response = Response::new(xml.into());
+pub(super) fn document(settings: &Settings, status: StatusCode, xml: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(xml.into().into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, settings.content_type.clone());
     response

@@ -3,11 +3,13 @@
 mod change;
 
 use askama::Template;
+use bytes::Bytes;
 use serde::Deserialize;
 
 pub use change::{edit, update};
 
 use super::fields::{Field, Judge};
+use super::reply::render;
 use super::style::{Style, or_empty};
 use super::{Call, Failure, Reply};
 use crate::error::Result;
@@ -16,9 +18,15 @@ use crate::operations::vm::{self, CreateVm, DeleteVm, Known};
 
 /// Row 22.
 pub async fn index(call: Call) -> Result<Reply, Failure> {
-    let vms = vm::list(&call.core).await?;
-    let vms: Vec<_> = vms.iter().map(VmView::of).collect();
-    Reply::ok(&VmsView { vms: &vms, style: call.style() })
+    let kept = &call.front.vms;
+    let ticket = kept.ticket();
+    let list = vm::list(&call.core).await?;
+    let render = || {
+        let vms = list.views(&call.core);
+        let vms: Vec<_> = vms.iter().map(VmView::of).collect();
+        render(&VmsView { vms: &vms, style: call.style() }).map(Bytes::from)
+    };
+    Ok(Reply::xml(kept.get(ticket, list.edition().clone(), render).await?))
 }
 
 /// Row 23.
@@ -211,7 +219,6 @@ pub(super) mod tests {
     use chrono::NaiveDateTime;
 
     use super::*;
-    use crate::dialects::pengx::reply::render;
     use crate::dialects::pengx::{de, xml};
     use crate::model::Seen;
     use crate::model::{Format, Mac, NicId, Secret, StorlinkId};

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::model::{Disk, MiB, Resource, StorlinkLevel, Template, TemplateId};
 use crate::operations::Core;
 use crate::operations::inventory::Observed;
-use crate::operations::peers::{self, Peers};
+use crate::operations::peers::{self, Up};
 use crate::store::templates::{self, TemplateListing};
 use crate::store::{Conn, disks, locks, storlinks};
 
@@ -22,26 +22,26 @@ pub struct TemplateView {
 
 /// All of the site, the oldest first. Blocks for some queries, as do those below.
 pub fn list(core: &Core) -> Result<Vec<TemplateView>> {
-    let peers = peers::load(core)?;
-    core.store.read(|c| templates::listing(c)?.into_iter().map(|listing| view(core, &peers, c, listing)).collect())
+    let up = peers::load(core)?.up(core);
+    core.store.read(|c| templates::listing(c)?.into_iter().map(|listing| view(core, &up, c, listing)).collect())
 }
 
 pub fn find(core: &Core, id: TemplateId) -> Result<TemplateView> {
-    let peers = peers::load(core)?;
+    let up = peers::load(core)?.up(core);
     core.store.read(|c| {
         let listing = templates::listing_of(c, id)?.ok_or_else(|| Error::not_found("template", id))?;
-        view(core, &peers, c, listing)
+        view(core, &up, c, listing)
     })
 }
 
 /// Another host's template is in the state that its own host saw last.
-fn view(core: &Core, peers: &Peers, c: &mut Conn, listing: TemplateListing) -> Result<TemplateView> {
+fn view(core: &Core, up: &Up, c: &mut Conn, listing: TemplateListing) -> Result<TemplateView> {
     let TemplateListing { template, size } = listing;
     let locked = locks::changing(c, &Resource::Template(template.id))?;
     let observed = if template.pm == core.pm.id {
         core.inventory.of(Template::domain(template.id))
     } else {
-        peers.observed(core, template.pm, template.seen)
+        up.observed(template.pm, template.seen)
     };
     Ok(TemplateView { template, size, locked, observed })
 }

@@ -16,7 +16,7 @@ pub use delete::DeleteVm;
 pub use edit::EditVm;
 pub use power::{PoweroffVm, RebootVm, ResumeVm, ShutdownVm, StartVm, SuspendVm};
 pub(super) use power::{power_off, shut_down};
-pub use query::{Listings, VmView, find, list};
+pub use query::{Edition, Listings, VmList, VmView, find, list};
 pub use reset::ResetVm;
 pub use update::{Changes, UpdateVm, check_update};
 

@@ -1,13 +1,17 @@
 //! Reads of VMs: rows from the store, kept while nobody writes; states from the inventory. No hypervisor call.
+//!
+//! Law: a read shows every write whose writer was answered before the read began, and every state that the inventory told
+//! before it. What the other hosts' VMs show, their rows say, and which hosts are up; that is known to some seconds.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::error::{Error, Result};
 use crate::model::VmId;
 use crate::operations::Core;
 use crate::operations::inventory::Observed;
-use crate::operations::peers::{self, Peers};
+use crate::operations::peers::{self, Up};
+use crate::store::Generation;
 use crate::store::vms::{self, VmListing};
 
 /// A VM as it is shown.
@@ -17,78 +21,123 @@ pub struct VmView {
     pub observed: Observed,
 }
 
+/// What a list shows, without the list: two that are equal show the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edition {
+    rows: Generation,
+    /// The inventory's generation, read before its states are.
+    states: u64,
+    /// Empty where all VMs are of this host.
+    up: Up,
+}
+
+/// All VMs of the site.
+pub struct VmList {
+    edition: Edition,
+    rows: Arc<Rows>,
+}
+
 /// Rows read before, valid for as long as the store says that nothing was written since.
 #[derive(Default)]
-pub struct Listings(RwLock<Kept>);
+pub struct Listings {
+    kept: RwLock<Kept>,
+    /// One reads all rows, and others wait for what it finds.
+    turn: Mutex<()>,
+}
 
 #[derive(Default)]
 struct Kept {
-    generation: u64,
-    all: Option<Arc<Vec<Arc<VmListing>>>>,
+    generation: Generation,
+    all: Option<Arc<Rows>>,
     single: HashMap<VmId, Arc<VmListing>>,
 }
 
+struct Rows {
+    /// Oldest first.
+    listings: Vec<Arc<VmListing>>,
+    /// Some VMs are of other hosts.
+    elsewhere: bool,
+}
+
 impl Listings {
-    fn look<T>(&self, generation: Option<u64>, pick: impl FnOnce(&Kept) -> Option<T>) -> Option<T> {
-        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if generation == Some(kept.generation) { pick(&kept) } else { None }
+    fn look<T>(&self, generation: Generation, pick: impl FnOnce(&Kept) -> Option<T>) -> Option<T> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        if generation == kept.generation { pick(&kept) } else { None }
     }
 
     /// `generation` was read before the rows were.
-    fn keep(&self, generation: Option<u64>, put: impl FnOnce(&mut Kept)) {
-        let Some(generation) = generation else { return };
-        let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if kept.generation < generation {
+    fn keep(&self, generation: Generation, put: impl FnOnce(&mut Kept)) {
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        if kept.generation != generation {
             *kept = Kept { generation, ..Kept::default() };
         }
-        if kept.generation == generation {
-            put(&mut kept);
-        }
+        put(&mut kept);
+    }
+
+    fn one(&self, generation: Generation, id: VmId) -> Option<Arc<VmListing>> {
+        self.look(generation, |kept| kept.single.get(&id).cloned())
+    }
+
+    fn all(&self, generation: Generation) -> Option<(Generation, Arc<Rows>)> {
+        self.look(generation, |kept| kept.all.clone()).map(|all| (generation, all))
+    }
+}
+
+impl VmList {
+    pub fn edition(&self) -> &Edition {
+        &self.edition
+    }
+
+    /// Oldest first. Does not block.
+    pub fn views(&self, core: &Core) -> Vec<VmView> {
+        self.rows.listings.iter().map(|listing| view(core, &self.edition.up, listing)).collect()
     }
 }
 
 /// One VM. Answers from memory when it can, and else blocks one thread for a query.
 pub async fn find(core: &Core, id: VmId) -> Result<VmView> {
-    let kept = core.listings.look(core.store.generation(), |kept| kept.single.get(&id).cloned());
+    let kept = core.store.generation().and_then(|generation| core.listings.one(generation, id));
     let listing = match kept {
         Some(listing) => listing,
         None => core.read(move |core| load_one(core, id)).await?,
     };
-    let peers = peers(core, std::slice::from_ref(&listing)).await?;
-    Ok(view(core, &peers, &listing))
+    let up = if listing.vm.pm == core.pm.id { Up::default() } else { up(core).await? };
+    Ok(view(core, &up, &listing))
 }
 
-/// All of the site, oldest first.
-pub async fn list(core: &Core) -> Result<Vec<VmView>> {
-    let kept = core.listings.look(core.store.generation(), |kept| kept.all.clone());
-    let all = match kept {
-        Some(all) => all,
+/// All of the site, as [`find`] answers; cheap, however many there are, while nobody writes.
+pub async fn list(core: &Core) -> Result<VmList> {
+    let kept = core.store.generation().and_then(|generation| core.listings.all(generation));
+    let (generation, rows) = match kept {
+        Some(kept) => kept,
         None => core.read(load_all).await?,
     };
-    let peers = peers(core, &all).await?;
-    Ok(all.iter().map(|listing| view(core, &peers, listing)).collect())
+    let up = if rows.elsewhere { up(core).await? } else { Up::default() };
+    let edition = Edition { rows: generation, states: core.inventory.generation(), up };
+    Ok(VmList { edition, rows })
 }
 
-/// Who is not asked after is not known: mostly all VMs are of this host.
-async fn peers(core: &Core, listings: &[Arc<VmListing>]) -> Result<Peers> {
-    if listings.iter().all(|listing| listing.vm.pm == core.pm.id) {
-        return Ok(Peers::default());
-    }
-    match peers::kept(core) {
-        Some(peers) => Ok(peers),
-        None => core.read(peers::load).await,
-    }
+/// Which hosts are up, as far as their rows said some seconds ago.
+async fn up(core: &Core) -> Result<Up> {
+    let peers = match peers::kept(core) {
+        Some(peers) => peers,
+        None => core.read(peers::load).await?,
+    };
+    Ok(peers.up(core))
 }
 
 /// Another host's VM is in the state that its host saw last, as long as that host is there.
-fn view(core: &Core, peers: &Peers, listing: &Arc<VmListing>) -> VmView {
+fn view(core: &Core, up: &Up, listing: &Arc<VmListing>) -> VmView {
     let vm = &listing.vm;
-    let observed = if vm.pm == core.pm.id { core.inventory.of(vm.id) } else { peers.observed(core, vm.pm, vm.seen) };
+    let observed = if vm.pm == core.pm.id { core.inventory.of(vm.id) } else { up.observed(vm.pm, vm.seen) };
     VmView { listing: listing.clone(), observed }
 }
 
 fn load_one(core: &Core, id: VmId) -> Result<Arc<VmListing>> {
-    let generation = core.store.generation();
+    let generation = core.store.read_generation()?;
+    if let Some(listing) = core.listings.one(generation, id) {
+        return Ok(listing);
+    }
     let listing = core.store.read(|c| vms::listing_of(c, id))?.ok_or_else(|| Error::not_found("vm", id))?;
     let listing = Arc::new(listing);
     core.listings.keep(generation, |kept| {
@@ -97,10 +146,19 @@ fn load_one(core: &Core, id: VmId) -> Result<Arc<VmListing>> {
     Ok(listing)
 }
 
-fn load_all(core: &Core) -> Result<Arc<Vec<Arc<VmListing>>>> {
-    let generation = core.store.generation();
-    let all: Vec<_> = core.store.read(vms::listing)?.into_iter().map(Arc::new).collect();
-    let all = Arc::new(all);
-    core.listings.keep(generation, |kept| kept.all = Some(all.clone()));
-    Ok(all)
+fn load_all(core: &Core) -> Result<(Generation, Arc<Rows>)> {
+    if let Some(kept) = core.listings.all(core.store.read_generation()?) {
+        return Ok(kept);
+    }
+    let _turn = core.listings.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    // Another generation by now, perhaps; and what it stands for was read by the one before.
+    let generation = core.store.read_generation()?;
+    if let Some(kept) = core.listings.all(generation) {
+        return Ok(kept);
+    }
+    let listings: Vec<_> = core.store.read(vms::listing)?.into_iter().map(Arc::new).collect();
+    let elsewhere = listings.iter().any(|listing| listing.vm.pm != core.pm.id);
+    let rows = Arc::new(Rows { listings, elsewhere });
+    core.listings.keep(generation, |kept| kept.all = Some(rows.clone()));
+    Ok((generation, rows))
 }
