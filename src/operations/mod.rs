@@ -6,6 +6,7 @@ pub mod bridge;
 mod compensate;
 pub mod disk;
 pub mod domain;
+mod generation;
 mod guard;
 pub mod health;
 pub mod inventory;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use crate::error::{Error, Result};
 use crate::model::VmId;
 use crate::operations::Core;
+use crate::operations::generation::{self, Asked};
 use crate::operations::inventory::Observed;
 use crate::operations::peers::{self, Up};
 use crate::store::Generation;
@@ -41,6 +42,7 @@ pub struct VmList {
 #[derive(Default)]
 pub struct Listings {
     kept: RwLock<Kept>,
+    asked: Asked,
     /// One reads all rows, and others wait for what it finds.
     turn: Mutex<()>,
 }
@@ -94,12 +96,12 @@ impl VmList {
     }
 }
 
-/// One VM. Answers from memory when it can, and else blocks one thread for a query.
+/// One VM. Answers from memory when it can, and else blocks a thread for queries.
 pub async fn find(core: &Core, id: VmId) -> Result<VmView> {
-    let kept = core.store.generation().and_then(|generation| core.listings.one(generation, id));
-    let listing = match kept {
+    let generation = generation::now(core, &core.listings.asked).await?;
+    let listing = match core.listings.one(generation, id) {
         Some(listing) => listing,
-        None => core.read(move |core| load_one(core, id)).await?,
+        None => core.read(move |core| load_one(core, generation, id)).await?,
     };
     let up = if listing.vm.pm == core.pm.id { Up::default() } else { up(core).await? };
     Ok(view(core, &up, &listing))
@@ -107,8 +109,8 @@ pub async fn find(core: &Core, id: VmId) -> Result<VmView> {
 
 /// All of the site, as [`find`] answers; cheap, however many there are, while nobody writes.
 pub async fn list(core: &Core) -> Result<VmList> {
-    let kept = core.store.generation().and_then(|generation| core.listings.all(generation));
-    let (generation, rows) = match kept {
+    let generation = generation::now(core, &core.listings.asked).await?;
+    let (generation, rows) = match core.listings.all(generation) {
         Some(kept) => kept,
         None => core.read(load_all).await?,
     };
@@ -133,11 +135,8 @@ fn view(core: &Core, up: &Up, listing: &Arc<VmListing>) -> VmView {
     VmView { listing: listing.clone(), observed }
 }
 
-fn load_one(core: &Core, id: VmId) -> Result<Arc<VmListing>> {
-    let generation = core.store.read_generation()?;
-    if let Some(listing) = core.listings.one(generation, id) {
-        return Ok(listing);
-    }
+/// Under `generation`, which was read before.
+fn load_one(core: &Core, generation: Generation, id: VmId) -> Result<Arc<VmListing>> {
     let listing = core.store.read(|c| vms::listing_of(c, id))?.ok_or_else(|| Error::not_found("vm", id))?;
     let listing = Arc::new(listing);
     core.listings.keep(generation, |kept| {
@@ -147,11 +146,8 @@ fn load_one(core: &Core, id: VmId) -> Result<Arc<VmListing>> {
 }
 
 fn load_all(core: &Core) -> Result<(Generation, Arc<Rows>)> {
-    if let Some(kept) = core.listings.all(core.store.read_generation()?) {
-        return Ok(kept);
-    }
     let _turn = core.listings.turn.lock().unwrap_or_else(PoisonError::into_inner);
-    // Another generation by now, perhaps; and what it stands for was read by the one before.
+    // Another one by now, perhaps; and its rows were read by whoever had the turn before.
     let generation = core.store.read_generation()?;
     if let Some(kept) = core.listings.all(generation) {
         return Ok(kept);
