@@ -8,7 +8,7 @@ use super::style::{Style, or_empty};
 use super::vms::MAX_DISK;
 use super::{Call, Failure, Reply};
 use crate::error::Result;
-use crate::model::{DiskOwner, VmId};
+use crate::model::{DiskOwner, MiB, VmId};
 use crate::operations::disk::{self, CreateDisk, DeleteDisk, DiskView};
 
 /// Row 46.
@@ -75,10 +75,7 @@ pub struct CreateBody {
 impl CreateBody {
     pub fn read(self, vm: VmId) -> Result<CreateDisk> {
         let mut judge = Judge::default();
-        if self.size == Field::Absent {
-            judge.problem("size", "is required");
-        }
-        let size = judge.size("size", self.size, MAX_DISK);
+        let size = judge.needed_number("size", self.size, 1..=MAX_DISK.0).map(MiB);
         let storlink = judge.needed("storlink", self.storlink);
         let desc = judge.desc("desc", self.desc);
         let format = judge.optional("format", self.format);
@@ -92,7 +89,7 @@ mod tests {
     use crate::dialects::pengx::reply::render;
     use crate::dialects::pengx::vms::tests::time;
     use crate::dialects::pengx::{de, xml};
-    use crate::model::{Disk, DiskId, Format, MiB, StorlinkId, StorlinkLevel, VolumeName};
+    use crate::model::{Disk, DiskId, Format, StorlinkId, StorlinkLevel, VolumeName};
 
     const VM: &str = "0f6a9c1e-0000-4000-8000-000000000001";
 

@@ -12,7 +12,8 @@ use super::style::{Or, Style, boolean, or_empty};
 use super::{Call, Failure, Reply, Shape};
 use crate::error::Result;
 use crate::model::{DiskId, Format, Right, StorlinkId, TemplateId};
-use crate::operations::template::{self, AddTemplate, DeleteTemplate, TemplateDisk, TemplateView};
+use crate::operations::disk::{self, DiskView};
+use crate::operations::template::{self, AddTemplate, DeleteTemplate, TemplateView};
 
 pub use change::update;
 pub use new::add_new;
@@ -62,7 +63,7 @@ pub async fn delete(call: Call) -> Result<Reply, Failure> {
 /// Row 14.
 pub async fn disks(call: Call) -> Result<Reply, Failure> {
     let template = call.template()?;
-    let disks = call.core.read(move |core| template::disks(core, template)).await?;
+    let disks = call.core.read(move |core| disk::of_template(core, template)).await?;
     Reply::ok(&DisksView { template, disks: &disks, style: call.style() })
 }
 
@@ -114,7 +115,7 @@ impl TemplateV2<'_> {
 #[template(path = "pengx/template_disks.xml")]
 pub struct DisksView<'a> {
     pub template: TemplateId,
-    pub disks: &'a [TemplateDisk],
+    pub disks: &'a [DiskView],
     pub style: &'a Style,
 }
 
@@ -286,7 +287,7 @@ mod tests {
             desc: None,
             created_at: time("2017-07-26 15:04:05"),
         };
-        let disks = [TemplateDisk { disk, level: StorlinkLevel::File }];
+        let disks = [DiskView { disk, level: StorlinkLevel::File }];
         assert_eq!(
             render(&DisksView { template, disks: &disks, style: &Style::default() }).unwrap(),
             r#"<disks>

@@ -6,4 +6,4 @@ mod query;
 
 pub use create::CreateDisk;
 pub use delete::DeleteDisk;
-pub use query::{DiskView, of_backup, of_snapshot, of_vm};
+pub use query::{DiskView, of_backup, of_snapshot, of_template, of_vm};

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, Result};
-use crate::model::{BackupId, Disk, SnapshotId, StorlinkLevel, VmId};
-use crate::operations::Core;
+use crate::model::{BackupId, Disk, SnapshotId, StorlinkLevel, TemplateId, VmId};
+use crate::operations::{Core, guard};
 use crate::store::{Conn, backups, disks, snapshots, storlinks, vms};
 
 /// A disk as it is shown.
@@ -20,6 +20,15 @@ pub fn of_vm(core: &Core, vm: VmId) -> Result<Vec<DiskView>> {
     core.store.read(|c| {
         vms::find(c, vm)?.ok_or_else(|| Error::not_found("vm", vm))?;
         let disks = disks::of_vm(c, vm)?;
+        views(c, disks)
+    })
+}
+
+/// What VMs are made from, by order.
+pub fn of_template(core: &Core, template: TemplateId) -> Result<Vec<DiskView>> {
+    core.store.read(|c| {
+        guard::template(c, template)?;
+        let disks = disks::of_template(c, template)?;
         views(c, disks)
     })
 }

@@ -12,7 +12,7 @@ pub use add::{AddTemplate, check};
 pub use delete::DeleteTemplate;
 pub use new::{NewTemplate, check_new};
 pub use power::{PoweroffTemplate, ShutdownTemplate};
-pub use query::{TemplateDisk, TemplateView, disks, find, list};
+pub use query::{TemplateView, find, list};
 pub use start::{StartTemplate, check_start};
 pub use update::UpdateTemplate;
 

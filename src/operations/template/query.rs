@@ -1,12 +1,12 @@
 //! Reads of templates: rows from the store, states from the inventory. No hypervisor call.
 
 use crate::error::{Error, Result};
-use crate::model::{Disk, MiB, Resource, StorlinkLevel, Template, TemplateId};
+use crate::model::{MiB, Resource, Template, TemplateId};
 use crate::operations::Core;
 use crate::operations::inventory::Observed;
 use crate::operations::peers::{self, Up};
 use crate::store::templates::{self, TemplateListing};
-use crate::store::{Conn, disks, locks, storlinks};
+use crate::store::{Conn, locks};
 
 /// A template as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct TemplateView {
     pub observed: Observed,
 }
 
-/// All of the site, the oldest first. Blocks for some queries, as do those below.
+/// All of the site, the oldest first. Blocks for some queries, as does [`find`].
 pub fn list(core: &Core) -> Result<Vec<TemplateView>> {
     let up = peers::load(core)?.up(core);
     core.store.read(|c| templates::listing(c)?.into_iter().map(|listing| view(core, &up, c, listing)).collect())
@@ -44,26 +44,4 @@ fn view(core: &Core, up: &Up, c: &mut Conn, listing: TemplateListing) -> Result<
         up.observed(template.pm, template.seen)
     };
     Ok(TemplateView { template, size, locked, observed })
-}
-
-/// A disk as it is shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TemplateDisk {
-    pub disk: Disk,
-    /// Of its storlink: what kind of thing its volume is.
-    pub level: StorlinkLevel,
-}
-
-/// By order.
-pub fn disks(core: &Core, id: TemplateId) -> Result<Vec<TemplateDisk>> {
-    core.store.read(|c| {
-        templates::find(c, id)?.ok_or_else(|| Error::not_found("template", id))?;
-        let disks = disks::of_template(c, id)?;
-        let shown = |disk: Disk| {
-            let storlink = storlinks::find(c, disk.storlink)?;
-            let storlink = storlink.ok_or_else(|| Error::internal(format!("disk {} without its storlink", disk.id)))?;
-            Ok(TemplateDisk { disk, level: storlink.level })
-        };
-        disks.into_iter().map(shown).collect()
-    })
 }

@@ -6,7 +6,7 @@ use super::{MAX_CPU, MAX_MEMORY};
 use crate::dialects::pengx::fields::{Field, Judge, Sent};
 use crate::dialects::pengx::{Call, Failure, Reply};
 use crate::error::Result;
-use crate::model::{Iso, Name, VmId};
+use crate::model::VmId;
 use crate::operations::vm::{self, Changes, EditVm, UpdateVm};
 
 /// Row 25.
@@ -44,10 +44,7 @@ impl UpdateBody {
         let cpu = judge.number("cpu_core", self.cpu_core, 1..=MAX_CPU).and_then(|cpu| u32::try_from(cpu).ok());
         let memory = judge.size("memory", self.memory, MAX_MEMORY);
         let maxmem = judge.size("maxmem", self.maxmem, MAX_MEMORY);
-        let iso = judge.sent("iso", self.iso).and_then(|text| match text.as_str() {
-            "" => Some(None),
-            text => text.parse::<Iso>().map(Some).map_err(|why| judge.problem("iso", why)).ok(),
-        });
+        let iso = judge.sent_or_emptied("iso", self.iso);
         let changes = Changes { cpu, memory, maxmem, iso };
         // Each of the two is judged by the other.
         let both = memory.is_some() == memory_sent && maxmem.is_some() == maxmem_sent;
@@ -68,12 +65,8 @@ struct EditBody {
 impl EditBody {
     fn read(self, vm: VmId) -> Result<EditVm> {
         let mut judge = Judge::default();
-        let name = judge.sent("name", self.name);
-        let name = name.and_then(|text| text.parse::<Name>().map_err(|why| judge.problem("name", why)).ok());
-        let desc = judge.sent("desc", self.desc);
-        if let Some(desc) = &desc {
-            judge.check_desc("desc", desc);
-        }
+        let name = judge.sent_name("name", self.name);
+        let desc = judge.sent_desc("desc", self.desc);
         judge.done(|| Some(EditVm { vm, name, desc }))
     }
 }
@@ -82,7 +75,7 @@ impl EditBody {
 mod tests {
     use super::*;
     use crate::dialects::pengx::{de, xml};
-    use crate::model::MiB;
+    use crate::model::{MiB, Name};
 
     fn changes(document: &str) -> (Changes, Result<Changes, String>) {
         let body: UpdateBody = de::from_node(xml::parse(document).unwrap()).unwrap();
