@@ -7,6 +7,7 @@ mod disc;
 mod guests;
 mod installs;
 mod libvirtd;
+mod living;
 mod paused;
 mod start;
 mod sweep;

@@ -103,12 +103,15 @@ fn a_running_guest_is_changed_through_the_manuals_xml() {
     assert_page(&guest, "RUNNING");
     guest.press("poweroff", "SHUTDOWN");
     assert_page(&guest, "SHUTDOWN");
+    guest.update("<cpu_core>1</cpu_core>");
+    assert_eq!(guest.virsh("vcpucount", &["--current", "--config"]), "1", "off, it gives vCPUs back");
     assert_eq!(guest.server.delete(&guest.uri("")).status, 204);
     guest.place.assert_at_rest();
     assert_eq!(guest.libvirtd.virsh(&["list", "--all", "--uuid"]).trim(), "");
 }
 
 fn sleeps(guest: &Guest) {
+    let memory = guest.sees("its memory", |_| true).memory;
     guest.press("suspend", "PAUSED");
     assert_eq!(guest.virsh("domstate", &[]), "paused");
     let now = || beat(&guest.image, Format::Qcow2, SYSTEM);
@@ -122,8 +125,21 @@ fn sleeps(guest: &Guest) {
     {
         Guest::refused(&press(&guest.server, &guest.id, button), says);
     }
+    // What it is given meanwhile, it finds when it wakes up; what it has to give up, it cannot.
+    disc::labelled(&guest.place.store_dir().join("night.iso"), "NIGHT");
+    guest.update("<memory>128</memory><iso>1/night.iso</iso>");
+    let made = guest.server.post(&guest.uri("disks/"), "<disk><size>4</size><storlink>1</storlink></disk>");
+    assert_eq!(made.status, 201, "{made:?}");
+    let disk = guest.uri(&format!("disks/{}/", made.ids("disk")[0]));
+    Guest::refused(&guest.server.delete(&disk), "resume it first");
     guest.press("resume", "RUNNING");
     assert_eq!(next_beat(&guest.image, Format::Qcow2, SYSTEM).boots, 1);
+    let morning = |sight: &Sight| sight.disc.as_deref() == Some("NIGHT") && sight.memory + (24 << 10) < memory;
+    guest.sees("what came over night", |sight| morning(sight) && sight.disks == ["vda", "vdb"]);
+    assert_eq!(guest.server.delete(&disk).status, 204);
+    guest.sees_disks("vda");
+    guest.update("<memory>160</memory><iso></iso>");
+    guest.sees("its own memory", |sight| sight.memory + (8 << 10) > memory && sight.disc.is_none());
     Guest::refused(&press(&guest.server, &guest.id, "resume"), "only a suspended vm can be resumed");
 }
 
@@ -260,7 +276,7 @@ fn assert_page(guest: &Guest, state: &str) {
         "pengx_tasks_unclean 0",
         "pengx_tasks{state=\"running\"} 0",
         "pengx_storlink_up{id=\"1\",name=\"store1\"} 1",
-        "pengx_tasks_ended_total{kind=\"disk.delete\",outcome=\"success\"} 1",
+        "pengx_tasks_ended_total{kind=\"disk.delete\",outcome=\"success\"} 2",
         "pengx_tasks_ended_total{kind=\"vm.suspend\",outcome=\"success\"} 1",
         "pengx_tasks_ended_total{kind=\"vm.suspend\",outcome=\"failure\"} 1",
         "pengx_tasks_ended_total{kind=\"vm.reset\",outcome=\"success\"} 1",

@@ -36,7 +36,7 @@ impl Drop for Hung {
 #[test]
 fn a_start_during_which_libvirtd_hangs_is_answered_and_undone() {
     let libvirtd = Libvirtd::disturbed();
-    let hypervisor = Paused::new(&libvirtd.uri, Duration::from_secs(2), Duration::from_secs(3));
+    let hypervisor = Paused::new(&libvirtd.uri, Duration::from_secs(2), Duration::from_secs(3), Duration::from_secs(3));
     let app = hypervisor.clone().site().start();
     let storlink = app.storlink();
     let vm = app.run(app.vm_of(storlink, None, "web1")).unwrap();

@@ -24,9 +24,13 @@ pub(super) struct Paused {
 }
 
 impl Paused {
-    pub(super) fn new(uri: &str, call_timeout: Duration, power_timeout: Duration) -> Arc<Self> {
-        let (device_timeout, domain_type) = (Duration::from_millis(500), DomainType::Qemu);
-        let options = LibvirtOptions { call_timeout, power_timeout, device_timeout, domain_type };
+    pub(super) fn new(
+        uri: &str,
+        call_timeout: Duration,
+        power_timeout: Duration,
+        device_timeout: Duration,
+    ) -> Arc<Self> {
+        let options = LibvirtOptions { call_timeout, power_timeout, device_timeout, domain_type: DomainType::Qemu };
         let libvirt = LibvirtHypervisor::new(uri, options).unwrap();
         Arc::new(Self { libvirt, before_start: Mutex::default(), held: AtomicUsize::default() })
     }

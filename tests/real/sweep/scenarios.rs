@@ -80,7 +80,7 @@ pub(super) fn paused(app: &App) -> Subject {
     vm
 }
 
-fn start(app: &App, vm: Subject) -> Result<()> {
+pub(in crate::real) fn start(app: &App, vm: Subject) -> Result<()> {
     app.run(StartVm { vm: vm.unwrap() })
 }
 
@@ -111,28 +111,29 @@ fn is_larger(app: &App, vm: Subject) -> bool {
     (row.cpu, row.memory, row.maxmem, row.iso) == (2, MiB(96), MiB(256), Some(disc()))
 }
 
-fn create_disk(app: &App, vm: Subject) -> Result<()> {
+pub(in crate::real) fn create_disk(app: &App, vm: Subject) -> Result<()> {
     let size = MiB(3);
     let disk = CreateDisk { vm: vm.unwrap(), storlink: StorlinkId(1), size, format: None, desc: String::new() };
     app.run(disk).map(drop)
 }
 
-pub(super) fn delete_disk(app: &App, vm: Subject) -> Result<()> {
+pub(in crate::real) fn delete_disk(app: &App, vm: Subject) -> Result<()> {
     let vm = vm.unwrap();
     let disks = app.store().read(|c| disks::of_vm(c, vm))?;
     app.run(DeleteDisk { vm, disk: disks.iter().find(|disk| disk.order == 1).unwrap().id })
 }
 
-fn create_nic(app: &App, vm: Subject) -> Result<()> {
+pub(in crate::real) fn create_nic(app: &App, vm: Subject) -> Result<()> {
     app.run(CreateNic { vm: vm.unwrap(), network: "1".to_owned(), ip: None }).map(drop)
 }
 
-/// Rows and volumes, beside the template's.
-fn has_disks<const N: usize>(app: &App, vm: Subject) -> bool {
-    app.store().read(|c| disks::of_vm(c, vm.unwrap())).unwrap().len() == N && volumes(app) == N + 1
+/// Rows and volumes, beside one for each template.
+pub(in crate::real) fn has_disks<const N: usize>(app: &App, vm: Subject) -> bool {
+    let (disks, templates) = app.store().read(|c| Ok((disks::of_vm(c, vm.unwrap())?, templates::all(c)?))).unwrap();
+    disks.len() == N && volumes(app) == N + templates.len()
 }
 
-fn has_nics<const N: usize>(app: &App, vm: Subject) -> bool {
+pub(in crate::real) fn has_nics<const N: usize>(app: &App, vm: Subject) -> bool {
     app.store().read(|c| nics::of_vm(c, vm.unwrap())).unwrap().len() == N
 }
 
