@@ -451,7 +451,7 @@ impl Hypervisor for FakeHypervisor {
             let known = state.run(id, Verb::AttachDisk)?.has.disks.iter().find(|d| d.order == disk.order).cloned();
             match known {
                 Some(known) if known == *disk => return Ok(()),
-                Some(_) => return Err(refused(format!("target of disk {} already exists", disk.order))),
+                Some(_) => return Err(super::place_taken(id, disk.order)),
                 None => {}
             }
             state.check_disk(id, disk)?;

@@ -10,7 +10,7 @@ mod verb;
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{DiskSpec, DomainSpec, DomainStatus, GuestSize, Mac, MiB, NicSpec, VmId, VolumeSource};
 
 pub use connect::connect;
@@ -80,8 +80,8 @@ pub trait Hypervisor: Send + Sync {
     /// What a running or paused guest has of vCPUs, and the most memory that it can be given.
     fn size(&self, id: VmId) -> Result<GuestSize>;
 
-    /// Plugs a disk into a running or paused guest; one that is plugged in already is success. The definition is not touched,
-    /// here and in the verbs below.
+    /// Plugs a disk into a running or paused guest; one that is plugged in already is success, and another one in its place is
+    /// `WrongState`. The definition is not touched, here and in the verbs below.
     fn attach_disk(&self, id: VmId, disk: &DiskSpec) -> Result<()>;
 
     /// Pulls the disk of this order out of a running guest, and returns when the guest has let it go; absent is success.
@@ -141,4 +141,13 @@ pub struct Capabilities {
     pub live_disc: bool,
     /// The three bytes that begin every MAC address here.
     pub mac_prefix: [u8; 3],
+}
+
+/// Why a disk is not plugged in where another one is.
+fn place_taken(id: VmId, order: u32) -> Error {
+    Error::wrong_state(
+        format!("vm {id}"),
+        format!("running with another disk in place {order}"),
+        "pull that one out first",
+    )
 }

@@ -5,6 +5,7 @@ use pengx::model::*;
 use pengx::store::{backups, disks as disk_rows, nics as nic_rows, snapshots};
 
 use super::{Api, NOBODY, file};
+use crate::harness::app::make_image;
 use crate::harness::http::Answer;
 use crate::harness::world::World;
 
@@ -196,6 +197,22 @@ fn a_vm_has_no_more_disks_and_interfaces_than_its_hypervisor_allows() {
     api.http.delete(&format!("/vms/{vm}/interface/{last}/")).empty_204();
     api.interface(&vm, "0").done(201, "interface eth31 of vm web1 is created");
     api.app.assert_at_rest();
+}
+
+/// Somebody has plugged it in past pengx, and the guest may be using it.
+#[test]
+fn a_disk_of_somebody_else_stays_plugged_in_where_ours_should_go() {
+    let (api, stock) = Api::stocked();
+    let vm = api.vm(&stock, "web1");
+    api.power(&vm, "start");
+    let mut theirs = api.running(&vm).disks[0].clone();
+    let file = api.app.site.dir.path().join("theirs.qcow2");
+    make_image(&file, Format::Qcow2, 1);
+    (theirs.order, theirs.source) = (1, VolumeSource::File(file));
+    api.app.site.fake.attach_disk(vm.parse().unwrap(), &theirs).unwrap();
+    let why = format!("vm {vm} is running with another disk in place 1; pull that one out first");
+    api.nothing_changes(400, &why, || api.disk(&vm, &stock.storlink, 1));
+    assert_eq!(api.running(&vm).disks[1], theirs);
 }
 
 #[test]

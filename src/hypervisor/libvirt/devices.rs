@@ -13,7 +13,7 @@ use super::link::Connection;
 use super::states::power_state;
 use super::{LibvirtHypervisor, Patience, ffi};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hypervisor::Verb;
+use crate::hypervisor::{self, Verb};
 use crate::model::{DiskSpec, MiB, NicSpec, VmId, VolumeSource};
 
 /// Between two looks at a guest that was asked to let go; most need a third of a second.
@@ -104,7 +104,14 @@ impl Connection {
         let file = domain_xml::file("disk", &disk.source)?;
         let (domain, devices) = self.running(Verb::AttachDisk, id)?;
         let is_it = |device: &Device| device.is_disk(disk.order) && device.file.as_deref() == Some(file);
-        if devices.iter().any(is_it) { Ok(()) } else { attach(&domain, &document, is_it, patience) }
+        if devices.iter().any(is_it) {
+            return Ok(());
+        }
+        // Not tried, so that nobody undoes it by pulling out what stands there.
+        if devices.iter().any(|device| device.is_disk(disk.order)) {
+            return Err(hypervisor::place_taken(id, disk.order).into());
+        }
+        attach(&domain, &document, is_it, patience)
     }
 
     pub(super) fn attach_nic(&self, id: VmId, nic: &NicSpec, patience: Patience) -> Result<(), Fault> {

@@ -64,7 +64,7 @@ pub(super) fn a_disk_is_plugged_in_until_the_power_goes(bench: &Bench) {
         bench.hypervisor.attach_disk(vm.id, &disk).unwrap();
         assert!(is_held(bench, &file));
     }
-    refused(bench.hypervisor.attach_disk(vm.id, &disk_spec(1, &other)));
+    wrong_state(bench.hypervisor.attach_disk(vm.id, &disk_spec(1, &other)));
     assert_eq!((is_held(bench, &file), is_held(bench, &other)), (true, false));
     bench.hypervisor.destroy(vm.id).unwrap();
     assert!(!is_held(bench, &file));
