@@ -280,6 +280,8 @@ fn systemd_is_told_of_the_start_of_life_and_of_the_stop() {
 #[test]
 fn with_accounts_metrics_are_for_who_may_look_and_health_is_for_everybody() {
     let watched = Watched::new(None);
+    let rebound = watched.http.get("http://rebound.example/metrics");
+    assert_eq!(rebound.status, 403, "a page of another site may be behind it");
     let registry = pengx::operations::Registry::new(
         watched.app.store(),
         std::sync::Arc::new(SystemClock),

@@ -3,6 +3,7 @@
 //! Dialects never import one another, and never touch the store, a hypervisor or a storage.
 
 mod credentials;
+mod host;
 pub mod monitor;
 pub mod pengx;
 

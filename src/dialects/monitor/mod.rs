@@ -13,7 +13,7 @@ use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use super::{Arrival, Route, Routes, credentials};
+use super::{Arrival, Route, Routes, credentials, host};
 use crate::error::{Error, ErrorKind};
 use crate::operations::{Core, Gate, health};
 
@@ -81,11 +81,17 @@ impl Door {
                 reply(status, PLAIN, text)
             }
             Page::Metrics => match self.gate.enter(credentials::take(&mut headers), peer).await {
+                Ok(core) if core.caller().is_known_by_place() && !host::names_loopback(&headers) => reply(
+                    StatusCode::FORBIDDEN,
+                    PLAIN,
+                    "while there are no accounts, the Host header must be a loopback name\n".to_owned(),
+                ),
                 Ok(_) => self.metrics(),
                 // Nobody can say who may; the numbers are wanted most just then, on this host.
                 Err(away)
                     if matches!(away.kind(), ErrorKind::Unavailable { .. })
-                        && peer.is_some_and(|ip| ip.is_loopback()) =>
+                        && peer.is_some_and(|ip| ip.to_canonical().is_loopback())
+                        && host::names_loopback(&headers) =>
                 {
                     self.metrics()
                 }

@@ -181,7 +181,7 @@ impl Entry {
         let core = self.front.gate.enter(credentials, arrival.map(|a| a.peer.ip())).await?;
         *user = Some(User(core.caller().to_string()));
         if core.caller().is_known_by_place() {
-            guard::host(headers)?;
+            guard::place(headers)?;
         }
         core.caller().require(self.resource.right(method), format_args!("{method} here"))?;
         Ok(core)
