@@ -133,9 +133,6 @@ impl UpdateBody {
         }
         let kind = judge.optional("type", as_printed(self.kind));
         let level = judge.optional("level", self.level);
-        for (field, why) in storlink::contradictions(link.as_deref().filter(|link| !link.is_empty()), kind, level) {
-            judge.problem(field, why);
-        }
         let desc = judge.sent_desc("desc", self.desc);
         let shared = judge.optional_flag("shared", self.shared);
         judge.done(|| Some(UpdateStorlink { storlink, name, link, kind, level, desc, shared }))
@@ -195,19 +192,6 @@ mod tests {
             command("<storlink><type>XX</type><shared>maybe</shared></storlink>").unwrap_err(),
             "name: is required; link: is required; type: must be one of LO, FC, ISC, NFS, CEP; level: is required; shared: must be one of True, False"
         );
-    }
-
-    #[test]
-    fn an_update_tells_every_problem_too() {
-        let body = "<s><name/><link>data</link><type>NFS</type><level>BL</level><shared>maybe</shared></s>";
-        let body: UpdateBody = de::from_node(xml::parse(body).unwrap()).unwrap();
-        let bad = body.read(StorlinkId(1)).unwrap_err().to_string();
-        assert_eq!(
-            bad,
-            "name: must not be empty; level: must be FL for the type NFS; shared: must be one of True, False"
-        );
-        let body: UpdateBody = de::from_node(xml::parse("<s><link/><level>FL</level></s>").unwrap()).unwrap();
-        assert_eq!(body.read(StorlinkId(1)).unwrap_err().to_string(), "link: must not be empty");
     }
 
     #[test]
