@@ -44,6 +44,7 @@ fn populate(store: &Store, count: u32) -> Vec<VmId> {
         maxmem: MiB(64),
         desc: "VM for something".to_owned(),
         pcivf: None,
+        snapshot: None,
         iso: None,
         seen: Seen::default(),
         vnc_password: Secret::new("secret12".to_owned()),

@@ -134,6 +134,7 @@ fn vm(pm: &Pm, template: Option<TemplateId>, n: u128) -> Vm {
         maxmem: MiB(2048),
         desc: String::new(),
         pcivf: None,
+        snapshot: None,
         iso: None,
         seen: Seen::default(),
         vnc_password: Secret::new("secret".to_owned()),
@@ -146,6 +147,7 @@ fn vm(pm: &Pm, template: Option<TemplateId>, n: u128) -> Vm {
 fn disk(owner: DiskOwner, order: u32, storlink: StorlinkId, size: u64) -> Disk {
     let id = DiskId(Uuid::new_v4());
     Disk {
+        backing: None,
         id,
         owner,
         order,

@@ -98,6 +98,7 @@ fn vm(pm: &Pm, n: u32) -> Vm {
         maxmem: MiB(4096),
         desc: "VM for something".to_owned(),
         pcivf: None,
+        snapshot: None,
         iso: None,
         seen: Seen::default(),
         vnc_password: Secret::new("secret12".to_owned()),
@@ -121,6 +122,7 @@ fn nic(n: u32, slot: u32) -> nics::NewNic {
 fn disk(n: u32, storlink: StorlinkId, at: chrono::NaiveDateTime) -> Disk {
     let disk = DiskId(id(4, n));
     Disk {
+        backing: None,
         id: disk,
         owner: DiskOwner::Vm(VmId(id(2, n))),
         order: 0,

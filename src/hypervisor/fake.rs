@@ -3,6 +3,7 @@
 //!
 //! [`FakeHypervisor`] is a handle: clones share one world, so a test can take the server down and up around it.
 
+mod chains;
 mod faults;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::faults::Faults;
-use super::{Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
+use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
     DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, Mac, MiB, NicLink, NicSpec, PowerState, VmId, VncEndpoint,
@@ -55,6 +56,8 @@ struct Run {
     screen: u16,
     /// What it was started with and what was plugged in since, whatever was defined meanwhile.
     has: DomainSpec,
+    /// By the order of the disk: jobs that are ready.
+    jobs: BTreeMap<u32, BlockJob>,
 }
 
 impl Run {
@@ -285,7 +288,7 @@ impl State {
         let has = domain.spec.clone();
         let screen = FIRST_SCREEN.saturating_add(self.screens);
         self.screens = self.screens.wrapping_add(1) % 1000;
-        self.domain(id)?.run = Some(Run { paused: how == Start::Paused, screen, has });
+        self.domain(id)?.run = Some(Run { paused: how == Start::Paused, screen, has, jobs: BTreeMap::new() });
         Ok(())
     }
 }
@@ -497,6 +500,41 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
+    fn chain(&self, id: VmId, order: u32) -> Result<Vec<VolumeSource>> {
+        self.world.read(Verb::Chain, |state| {
+            let disk = state.disk(id, order, Verb::Chain)?;
+            Ok(disk.chain().into_iter().map(|layer| layer.source).collect())
+        })?
+    }
+
+    fn overlay_disks(&self, id: VmId, overlays: &[DiskSpec]) -> Result<()> {
+        self.world.effect(Verb::OverlayDisks, |state| state.overlay_disks(id, overlays))
+    }
+
+    fn start_block_job(&self, id: VmId, order: u32, job: &BlockJob) -> Result<()> {
+        self.world.effect(Verb::StartBlockJob, |state| state.start_block_job(id, order, job))
+    }
+
+    fn block_job(&self, id: VmId, order: u32) -> Result<Option<BlockJobStatus>> {
+        self.world.read(Verb::BlockJob, |state| {
+            state.disk(id, order, Verb::BlockJob)?;
+            let run = state.domains.get(&id).and_then(|domain| domain.run.as_ref());
+            let job = run.and_then(|run| run.jobs.get(&order));
+            Ok(job.map(|_| BlockJobStatus { done: 1, total: 1, ready: true }))
+        })?
+    }
+
+    fn pivot(&self, id: VmId, order: u32) -> Result<()> {
+        self.world.effect(Verb::Pivot, |state| state.pivot(id, order))
+    }
+
+    fn abort_block_job(&self, id: VmId, order: u32) -> Result<()> {
+        self.world.effect(Verb::AbortBlockJob, |state| {
+            state.run(id, Verb::AbortBlockJob)?.jobs.remove(&order);
+            Ok(())
+        })
+    }
+
     fn watch(&self, changed: Changed) {
         self.world.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(changed);
     }
@@ -519,6 +557,7 @@ fn everything() -> Capabilities {
         live_disks: true,
         live_nics: true,
         live_disc: true,
+        live_chains: true,
         mac_prefix: [0x00, 0x16, 0x3e],
     }
 }

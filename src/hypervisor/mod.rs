@@ -11,7 +11,7 @@ mod verb;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::model::{DiskSpec, DomainSpec, DomainStatus, GuestSize, Mac, MiB, NicSpec, VmId, VolumeSource};
+use crate::model::{DiskSpec, DomainSpec, DomainStatus, GuestSize, Layer, Mac, MiB, NicSpec, VmId, VolumeSource};
 
 pub use connect::connect;
 pub use fake::{Answer, FakeHypervisor};
@@ -97,12 +97,57 @@ pub trait Hypervisor: Send + Sync {
     /// Puts a disc into the drive of a running or paused guest, or takes it out, whether the guest has locked it or not.
     fn change_disc(&self, id: VmId, disc: Option<&VolumeSource>) -> Result<()>;
 
+    /// The images of a running or paused guest's disk, the one that it writes to first. Those that are below the one that
+    /// libvirt or QEMU knows last are not among them.
+    fn chain(&self, id: VmId, order: u32) -> Result<Vec<VolumeSource>>;
+
+    /// Moves disks of a running or paused guest onto overlays, all at one instant or none: from there on it writes to the
+    /// overlay, and what it wrote before stands still. Each overlay is there already, qcow2, and its first backing image is
+    /// what the disk is on now.
+    fn overlay_disks(&self, id: VmId, overlays: &[DiskSpec]) -> Result<()>;
+
+    /// Begins to move data under a disk of a running or paused guest, which goes on meanwhile; one job for each disk.
+    /// `WrongState` when one is there.
+    fn start_block_job(&self, id: VmId, order: u32, job: &BlockJob) -> Result<()>;
+
+    /// How far the job is. `None`: there is none, or none any more; [`Hypervisor::chain`] tells how it ended.
+    fn block_job(&self, id: VmId, order: u32) -> Result<Option<BlockJobStatus>>;
+
+    /// Ends a job that is ready: the guest moves to the other image, and what it had before stands still. Returns when it
+    /// has moved.
+    fn pivot(&self, id: VmId, order: u32) -> Result<()>;
+
+    /// Ends a job without its effect; none is success. Returns when no job touches any image any more.
+    fn abort_block_job(&self, id: VmId, order: u32) -> Result<()>;
+
     /// Calls `changed` after any domain changed its state, and when the hypervisor went away or came back, for as long as
     /// the backend lives. It says that something changed, not what: the one who listens reads [`Hypervisor::domains`].
     fn watch(&self, changed: Changed);
 
     /// Whether a bridge of this name is there to attach NICs to. A name that no bridge can have is not there.
     fn has_bridge(&self, name: &str) -> Result<bool>;
+}
+
+/// Moves data under a disk while its guest runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlockJob {
+    /// Writes what `top` holds into the image right below it, and takes `top` out of the chain. If the guest writes to
+    /// `top`, the job gets ready and waits for [`Hypervisor::pivot`]; else it ends by itself.
+    Commit { top: VolumeSource, base: VolumeSource },
+    /// Copies into the image that the guest writes to whatever is above `base`, or everything, and ends by itself.
+    Pull { base: Option<VolumeSource> },
+    /// Copies all that the guest sees into an image that is there, empty and of the right size. When it is ready, every
+    /// write goes to both before the guest hears that it is done, so both hold the same until [`Hypervisor::pivot`].
+    Mirror { to: Layer },
+}
+
+/// In bytes; what remains may grow while the guest writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BlockJobStatus {
+    pub done: u64,
+    pub total: u64,
+    /// It only waits for [`Hypervisor::pivot`].
+    pub ready: bool,
 }
 
 /// How the vCPUs come up.
@@ -139,6 +184,8 @@ pub struct Capabilities {
     pub live_disks: bool,
     pub live_nics: bool,
     pub live_disc: bool,
+    /// Overlays and block jobs.
+    pub live_chains: bool,
     /// The three bytes that begin every MAC address here.
     pub mac_prefix: [u8; 3],
 }

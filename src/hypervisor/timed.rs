@@ -8,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::{Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
+use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
 use crate::error::Result;
 use crate::model::{DiskSpec, DomainSpec, DomainStatus, GuestSize, Mac, MiB, NicSpec, VmId, VolumeSource};
 
@@ -114,6 +114,24 @@ impl Hypervisor for Timed {
     }
     fn change_disc(&self, id: VmId, disc: Option<&VolumeSource>) -> Result<()> {
         self.call(Verb::ChangeDisc, |h| h.change_disc(id, disc))
+    }
+    fn chain(&self, id: VmId, order: u32) -> Result<Vec<VolumeSource>> {
+        self.call(Verb::Chain, |h| h.chain(id, order))
+    }
+    fn overlay_disks(&self, id: VmId, overlays: &[DiskSpec]) -> Result<()> {
+        self.call(Verb::OverlayDisks, |h| h.overlay_disks(id, overlays))
+    }
+    fn start_block_job(&self, id: VmId, order: u32, job: &BlockJob) -> Result<()> {
+        self.call(Verb::StartBlockJob, |h| h.start_block_job(id, order, job))
+    }
+    fn block_job(&self, id: VmId, order: u32) -> Result<Option<BlockJobStatus>> {
+        self.call(Verb::BlockJob, |h| h.block_job(id, order))
+    }
+    fn pivot(&self, id: VmId, order: u32) -> Result<()> {
+        self.call(Verb::Pivot, |h| h.pivot(id, order))
+    }
+    fn abort_block_job(&self, id: VmId, order: u32) -> Result<()> {
+        self.call(Verb::AbortBlockJob, |h| h.abort_block_job(id, order))
     }
     fn watch(&self, changed: Changed) {
         self.inner.watch(changed);

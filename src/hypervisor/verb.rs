@@ -26,12 +26,28 @@ pub enum Verb {
     AttachNic,
     DetachNic,
     ChangeDisc,
+    Chain,
+    OverlayDisks,
+    StartBlockJob,
+    BlockJob,
+    Pivot,
+    AbortBlockJob,
 }
 
 impl Verb {
     /// Whether it changes something.
     pub fn is_effect(self) -> bool {
-        !matches!(self, Self::Info | Self::Domains | Self::Domain | Self::HasBridge | Self::Memory | Self::Size)
+        !matches!(
+            self,
+            Self::Info
+                | Self::Domains
+                | Self::Domain
+                | Self::HasBridge
+                | Self::Memory
+                | Self::Size
+                | Self::Chain
+                | Self::BlockJob
+        )
     }
 
     /// For metrics.
@@ -58,6 +74,12 @@ impl Verb {
             Self::AttachNic => "attach_nic",
             Self::DetachNic => "detach_nic",
             Self::ChangeDisc => "change_disc",
+            Self::Chain => "chain",
+            Self::OverlayDisks => "overlay_disks",
+            Self::StartBlockJob => "start_block_job",
+            Self::BlockJob => "block_job",
+            Self::Pivot => "pivot",
+            Self::AbortBlockJob => "abort_block_job",
         }
     }
 
@@ -85,6 +107,12 @@ impl Verb {
             Self::AttachNic => "plug an interface into",
             Self::DetachNic => "pull an interface out of",
             Self::ChangeDisc => "change the disc of",
+            Self::Chain => "tell the images of",
+            Self::OverlayDisks => "put overlays on the disks of",
+            Self::StartBlockJob => "start a block job on",
+            Self::BlockJob => "tell how far the block job is on",
+            Self::Pivot => "move to the other image a disk of",
+            Self::AbortBlockJob => "stop the block job on",
         }
     }
 
@@ -104,7 +132,13 @@ impl Verb {
             | Self::DetachDisk
             | Self::AttachNic
             | Self::DetachNic
-            | Self::ChangeDisc => "it must be running",
+            | Self::ChangeDisc
+            | Self::Chain
+            | Self::OverlayDisks
+            | Self::StartBlockJob
+            | Self::BlockJob
+            | Self::Pivot
+            | Self::AbortBlockJob => "it must be running",
             Self::Info | Self::Domains | Self::Domain | Self::HasBridge | Self::Define | Self::Destroy => {
                 "another state is needed"
             }

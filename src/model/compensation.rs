@@ -33,11 +33,28 @@ pub enum Compensation {
     ResetDisc { vm: VmId },
     /// vCPUs cannot be pulled out: make the row of a running domain say as many as it has.
     AdoptVcpus { vm: VmId },
+    /// The task moved a guest from these disks onto overlays of its own: bring what the overlays hold back into the disks,
+    /// and the guest with it. It was paused before, or not.
+    FoldOverlays { vm: VmId, overlays: Vec<OverlayOf>, paused: bool },
     /// Start a domain again whose plug the task was pulling to start it anew.
     Start { vm: VmId },
 }
 
+/// A volume that was put over a disk for the time of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayOf {
+    pub disk: DiskId,
+    pub storlink: StorlinkId,
+    pub volume: VolumeName,
+}
+
 impl Compensation {
+    /// Whether its task keeps its locks until this is done, also when the task has settled: nobody may meet what it acts
+    /// on half way.
+    pub fn binds(&self) -> bool {
+        false
+    }
+
     /// The volume that it removes or brings back, and the storlink without which it cannot.
     pub fn volume(&self) -> Option<(StorlinkId, &VolumeName)> {
         match self {
@@ -53,6 +70,7 @@ impl Compensation {
             | Self::ResetMemory { .. }
             | Self::ResetDisc { .. }
             | Self::AdoptVcpus { .. }
+            | Self::FoldOverlays { .. }
             | Self::Start { .. } => None,
         }
     }

@@ -38,4 +38,6 @@ pub struct Disk {
     pub volume: VolumeName,
     pub desc: Option<String>,
     pub created_at: NaiveDateTime,
+    /// The disk of a snapshot from which it reads what it does not hold itself; `None` when it is self-contained.
+    pub backing: Option<DiskId>,
 }

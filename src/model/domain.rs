@@ -1,6 +1,6 @@
 //! What a hypervisor is told about a domain, and what it says of one.
 
-use super::{DiskId, Format, Mac, MiB, Secret, VmId, VolumeSource, words};
+use super::{DiskId, Format, Layer, Mac, MiB, Secret, VmId, VolumeSource, words};
 
 /// Everything a hypervisor needs to define a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,16 @@ pub struct DiskSpec {
     pub source: VolumeSource,
     pub format: Format,
     pub cache: CacheMode,
+    /// The rest of its chain, from the next image to the last.
+    pub backing: Vec<Layer>,
+}
+
+impl DiskSpec {
+    /// The whole chain.
+    pub fn chain(&self) -> Vec<Layer> {
+        let leaf = Layer { source: self.source.clone(), format: self.format };
+        std::iter::once(leaf).chain(self.backing.iter().cloned()).collect()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,9 +23,9 @@ mod vm;
 mod volume;
 
 pub use account::{Right, Role, Token, TokenDigest, User, UserName};
-pub use backup::Backup;
+pub use backup::{Backup, BackupConfig, BackupNic};
 pub use clock::{Clock, SystemClock};
-pub use compensation::Compensation;
+pub use compensation::{Compensation, OverlayOf};
 pub use disk::{Disk, DiskOwner};
 pub use domain::{CacheMode, DiskSpec, DomainSpec, DomainStatus, GuestSize, NicLink, NicSpec, PowerState, VncEndpoint};
 pub use host_storage::{Ocfs2Peer, Storage, StorageCategory};
@@ -44,7 +44,7 @@ pub use template::{Os, OsArch, Template};
 pub use text::{Name, Secret, forbidden, is_noncharacter, is_xml_char};
 pub use units::MiB;
 pub use vm::{Seen, Vm};
-pub use volume::{Format, VolumeFacts, VolumeName, VolumeSource};
+pub use volume::{Format, Layer, LayerFacts, VolumeFacts, VolumeName, VolumeSource};
 
 /// Declares an enum whose words are stored and sent: `Debian = "DEBIAN"`.
 macro_rules! words {

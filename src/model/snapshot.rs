@@ -1,4 +1,4 @@
-//! A frozen point of a VM, or the leaf that it writes to.
+//! A frozen point of a VM.
 
 use chrono::NaiveDateTime;
 
@@ -7,10 +7,10 @@ use super::{SnapshotId, VmId, words};
 words! {
     /// Stored: append-only.
     SnapshotKind {
-        /// A point that was kept.
+        /// A point that was asked for.
         Saved = "SAVED",
-        /// What the VM writes to now; no list shows it.
-        Run = "RUN",
+        /// What a restore replaced, kept so that nothing is lost.
+        Automatic = "AUTOMATIC",
     }
 }
 

@@ -36,6 +36,20 @@ words! {
         NicDelete = "nic.delete",
         NicUpdate = "nic.update",
         PmAuthorizeKeys = "pm.authorize_keys",
+        SnapshotTake = "snapshot.take",
+        SnapshotDelete = "snapshot.delete",
+        SnapshotRestore = "snapshot.restore",
+        SnapshotStart = "snapshot.start",
+        VmCopy = "vm.copy",
+        VmSmigrate = "vm.smigrate",
+        TemplateCreate = "template.create",
+        BackupCreate = "backup.create",
+        BackupDelete = "backup.delete",
+        BackupRestore = "backup.restore",
+        BackupVerify = "backup.verify",
+        BackupProve = "backup.prove",
+        VolumeDelete = "volume.delete",
+        SiteRepair = "site.repair",
     }
 }
 

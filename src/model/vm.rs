@@ -2,7 +2,7 @@
 
 use chrono::NaiveDateTime;
 
-use super::{Iso, MiB, PmId, PowerState, Secret, TemplateId, VmId};
+use super::{Iso, MiB, PmId, PowerState, Secret, SnapshotId, TemplateId, VmId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vm {
@@ -20,6 +20,8 @@ pub struct Vm {
     /// The disc in its drive.
     pub iso: Option<Iso>,
     pub vnc_password: Secret,
+    /// What it runs on: the snapshot that was taken or restored last. `None` is the VM as it was made.
+    pub snapshot: Option<SnapshotId>,
     pub seen: Seen,
     pub created_at: NaiveDateTime,
     pub recent_booted_at: Option<NaiveDateTime>,

@@ -77,6 +77,14 @@ pub enum VolumeSource {
     File(PathBuf),
 }
 
+/// One image of a backing chain. A chain is a list of them: first the one that is written to, and each reads what it does
+/// not hold from the next.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Layer {
+    pub source: VolumeSource,
+    pub format: Format,
+}
+
 /// What a volume's own header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeFacts {
@@ -85,6 +93,16 @@ pub struct VolumeFacts {
     pub virtual_bytes: u64,
     /// What it occupies on the storlink, in bytes.
     pub allocated_bytes: u64,
+}
+
+/// What the header of one image of a chain says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerFacts {
+    pub facts: VolumeFacts,
+    /// The file that it reads from what it does not hold, and the word for its format.
+    pub backing: Option<(PathBuf, Option<String>)>,
+    /// It holds nothing yet.
+    pub is_blank: bool,
 }
 
 impl VolumeFacts {

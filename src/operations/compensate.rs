@@ -7,7 +7,7 @@ use crate::storage::VolumeDriver;
 use crate::store::vms;
 
 use super::domain::Machine;
-use super::{Core, guard, iso};
+use super::{Core, chain, guard, iso};
 
 pub(super) fn apply(core: &Core, compensation: &Compensation) -> Result<()> {
     match compensation {
@@ -42,6 +42,7 @@ pub(super) fn apply(core: &Core, compensation: &Compensation) -> Result<()> {
             tracing::warn!(vm = %vm, vcpus = has, "vCPUs that were plugged in stay: its row follows");
             core.store.write_tx(|tx| vms::update(tx, &Vm { cpu: has, ..row.clone() }))
         }),
+        Compensation::FoldOverlays { vm, overlays, paused } => chain::fold_all(core, *vm, overlays, *paused),
         Compensation::Start { vm } => start(core, *vm),
     }
 }

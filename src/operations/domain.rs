@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Disk, DiskOwner, DiskSpec, DomainSpec, Mac, NicSpec, Storlink, StorlinkId, Vm, VmId};
+use crate::model::{
+    Disk, DiskId, DiskOwner, DiskSpec, DomainSpec, Layer, Mac, NicSpec, Storlink, StorlinkId, Vm, VmId,
+};
 use crate::storage::VolumeDriver;
 use crate::store::{disks, nics};
 
@@ -13,6 +15,8 @@ use super::{Core, bridge, guard, iso};
 pub struct Machine {
     pub vm: Vm,
     pub disks: Vec<Disk>,
+    /// What each disk reads from, down to the last; nothing for one that is self-contained.
+    pub below: HashMap<DiskId, Vec<Disk>>,
     pub plugs: Vec<Plug>,
     pub storlinks: HashMap<StorlinkId, Storlink>,
 }
@@ -30,11 +34,15 @@ impl Machine {
             let disks = disks::of_vm(c, id)?;
             let nics = nics::of_vm(c, id)?.into_iter();
             let plugs = nics.map(|nic| Plug { mac: nic.mac, switch: nic.switch }).collect();
+            let mut below = HashMap::new();
+            for disk in disks.iter().filter(|disk| disk.backing.is_some()) {
+                below.insert(disk.id, disks::below(c, disk)?);
+            }
             let mut storlinks = HashMap::new();
-            for disk in &disks {
+            for disk in disks.iter().chain(below.values().flatten()) {
                 storlinks.insert(disk.storlink, guard::storlink(c, &core.pm, disk.storlink)?);
             }
-            Ok(Self { vm, disks, plugs, storlinks })
+            Ok(Self { vm, disks, below, plugs, storlinks })
         })
     }
 
@@ -42,6 +50,16 @@ impl Machine {
     pub fn driver(&self, core: &Core, disk: &Disk) -> Result<Box<dyn VolumeDriver>> {
         let storlink = self.storlinks.get(&disk.storlink);
         (core.volumes)(storlink.ok_or_else(|| Error::internal(format!("disk {} without its storlink", disk.id)))?)
+    }
+
+    /// What a disk reads from, from the next image to the last. Each must be there.
+    pub fn backing(&self, core: &Core, disk: &Disk) -> Result<Vec<Layer>> {
+        let below = self.below.get(&disk.id).map(Vec::as_slice).unwrap_or_default();
+        let layer = |below: &Disk| {
+            let source = self.driver(core, below)?.source(&below.volume);
+            Ok(Layer { source: source.map_err(|error| self.lost(below, error))?, format: below.format })
+        };
+        below.iter().map(layer).collect()
     }
 
     /// What the rows say, for a definition.
@@ -60,7 +78,8 @@ impl Machine {
         };
         for disk in &self.disks {
             let driver = self.driver(core, disk)?;
-            spec.disks.push(disk_spec(driver.as_ref(), disk).map_err(|error| self.lost(disk, error))?);
+            let backing = self.backing(core, disk)?;
+            spec.disks.push(disk_spec(driver.as_ref(), disk, backing).map_err(|error| self.lost(disk, error))?);
         }
         let can = core.hypervisor.capabilities(&spec);
         for plug in &self.plugs {
@@ -81,13 +100,14 @@ impl Machine {
     }
 }
 
-/// What the hypervisor is told about a disk. Its volume must be there.
-pub fn disk_spec(driver: &dyn VolumeDriver, disk: &Disk) -> Result<DiskSpec> {
+/// What the hypervisor is told about a disk on these images. Its volume must be there.
+pub fn disk_spec(driver: &dyn VolumeDriver, disk: &Disk, backing: Vec<Layer>) -> Result<DiskSpec> {
     Ok(DiskSpec {
         id: disk.id,
         order: disk.order,
         source: driver.source(&disk.volume)?,
         format: disk.format,
         cache: driver.cache_mode()?,
+        backing,
     })
 }

@@ -3,6 +3,7 @@
 
 mod account;
 pub mod bridge;
+mod chain;
 mod compensate;
 pub mod disk;
 pub mod domain;
@@ -16,6 +17,7 @@ pub mod nic;
 mod peers;
 pub mod pm;
 mod seen;
+mod space;
 pub mod storlink;
 pub mod task;
 pub mod template;
@@ -78,6 +80,12 @@ pub struct Settings {
     pub shutdown_repeat: Duration,
     /// How long a running guest may take to give up or take memory after it was asked.
     pub memory_timeout: Duration,
+    /// The most images of one backing chain.
+    pub max_chain: usize,
+    /// So much of a storlink's size stays free when data is copied to it, in percent; by the storlink's name, and for all
+    /// others.
+    pub low_water: HashMap<String, u32>,
+    pub low_water_default: u32,
     /// The file that lets the other hosts of the site in; `None` where nobody knows which one.
     pub authorized_keys: Option<PathBuf>,
     pub tasks: TaskSettings,
@@ -92,6 +100,9 @@ impl Default for Settings {
             shutdown_timeout: Duration::from_secs(120),
             shutdown_repeat: Duration::from_secs(5),
             memory_timeout: Duration::from_secs(30),
+            max_chain: 30,
+            low_water: HashMap::new(),
+            low_water_default: 1,
             authorized_keys: None,
             tasks: TaskSettings::default(),
         }

@@ -15,10 +15,12 @@ use super::beneath::Dir;
 use super::header::{self, HeaderError, MAX_VIRTUAL_BYTES};
 use super::image::{self, Image};
 use super::patience::within;
-use super::{Control, DriverInfo, MAX_ISOS, NewVolume, VolumeDriver};
+use super::{Content, Control, DriverInfo, MAX_ISOS, NewVolume, VolumeDriver};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{ExecError, Failure, Runner};
-use crate::model::{CacheMode, Format, IsoFile, IsoName, MiB, Usage, VolumeFacts, VolumeName, VolumeSource};
+use crate::model::{
+    CacheMode, Format, IsoFile, IsoName, Layer, LayerFacts, MiB, Usage, VolumeFacts, VolumeName, VolumeSource,
+};
 
 /// What only touches metadata.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -42,22 +44,18 @@ impl DirDriver {
         beneath(&self.link, work)
     }
 
-    /// What is copied, before anything is made: a header that leads elsewhere is refused here.
-    fn content(&self, make: &NewVolume) -> Result<Option<Content>> {
-        let Some((VolumeSource::File(path), format)) = &make.copy_of else { return Ok(None) };
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-            return Err(Error::not_found("volume", path.display()));
-        };
-        let (name, declared) = (name.to_owned(), *format);
-        let facts = beneath(parent, move |dir| {
-            let mut file = dir.open_file(&name)?.ok_or_else(|| Error::not_found("volume", &name))?;
-            measure(&mut file, &name, declared)
-        })?;
+    /// The chain that is read, before anything is made: a header that leads elsewhere is refused here.
+    fn read_through(&self, make: &NewVolume) -> Result<Option<ChainFacts>> {
+        let chain = make.content.chain();
+        if chain.is_empty() {
+            return Ok(None);
+        }
+        let facts = examine_chain(chain)?;
         if facts.virtual_bytes > make.size.bytes() {
-            let (size, least) = (make.size, facts.size());
+            let (size, least) = (make.size, MiB::from_bytes_ceil(facts.virtual_bytes));
             return Err(Error::invalid("size", format!("{size} MiB cannot hold the {least} MiB of what is copied")));
         }
-        Ok(Some(Content { path: path.clone(), facts }))
+        Ok(Some(facts))
     }
 
     /// The empty file that becomes the volume, if there is room for it.
@@ -75,36 +73,57 @@ impl DirDriver {
         })
     }
 
-    fn fill(
-        &self,
-        volume: &VolumeName,
-        make: &NewVolume,
-        content: Option<&Content>,
-        control: &Control<'_>,
-    ) -> Result<()> {
+    fn fill(&self, volume: &VolumeName, make: &NewVolume, bytes: u64, control: &Control<'_>) -> Result<(), Failed> {
         let path = self.link.join(part(volume));
         let image = Image { path: &path, format: make.format };
         let runner = &*self.runner;
-        let filled = match content {
-            None => image::create(runner, image, make.size, control),
-            Some(content) => {
-                let cache = self.cache_mode()?;
-                let (from, bytes) = (content.image(), content.facts.virtual_bytes);
-                image::convert(runner, from, image, bytes, cache, control).and_then(|()| {
-                    if bytes < make.size.bytes() { image::grow(runner, image, make.size, control) } else { Ok(()) }
-                })
+        match &make.content {
+            Content::Zeros => image::create(runner, image, make.size, control)?,
+            Content::Overlay(chain) => {
+                let below = chain.first().ok_or_else(|| Error::internal("an overlay of nothing"))?;
+                image::create_overlay(runner, &path, make.size, below, control)?;
             }
-        };
-        filled.map_err(|e| self.explain(volume, need(content), e))
+            Content::Copy(chain) | Content::Compressed(chain) => {
+                let compress = matches!(make.content, Content::Compressed(_));
+                image::convert(runner, chain, image, compress, bytes, self.cache_mode()?, control)?;
+                if bytes < make.size.bytes() {
+                    image::grow(runner, image, make.size, control)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The overlay and what is below it, each header read once more; and how large it is.
+    fn chain(&self, overlay: &VolumeName, below: &[Layer]) -> Result<(Vec<Layer>, u64)> {
+        let top = Layer { source: self.source(overlay)?, format: Format::Qcow2 };
+        let chain: Vec<Layer> = std::iter::once(top).chain(below.iter().cloned()).collect();
+        let facts = examine_chain(&chain)?;
+        Ok((chain, facts.virtual_bytes))
+    }
+
+    /// Brings to the disk what a tool has written to an image.
+    fn sync_image(&self, layer: Option<&Layer>) -> Result<()> {
+        let Some(Layer { source: VolumeSource::File(path), .. }) = layer else { return Ok(()) };
+        let (parent, name) = parts(path)?;
+        let link = parent.clone();
+        within(SYNC_PATIENCE, &parent, move || {
+            let dir = Dir::open(&link)?;
+            let file = dir.open_file(&name)?.ok_or_else(|| Error::not_found("volume", &name))?;
+            file.sync_all().map_err(|e| unreadable(&name, &e))
+        })
     }
 
     /// Brings the volume to the disk, makes sure that it is what was asked for, and gives it its name.
     fn finish(&self, volume: &VolumeName, make: &NewVolume, mut file: File) -> Result<()> {
         let (made, format) = (volume.clone(), make.format);
-        let facts = within(SYNC_PATIENCE, &self.link, move || {
+        let said = within(SYNC_PATIENCE, &self.link, move || {
             file.sync_all().map_err(|e| unreadable(made.as_str(), &e))?;
             measure(&mut file, made.as_str(), format)
         })?;
+        let next = if let Content::Overlay(chain) = &make.content { chain.first() } else { None };
+        is_on(volume.as_str(), &said, next)?;
+        let facts = said.facts;
         if facts.virtual_bytes != make.size.bytes() {
             let (is, asked) = (facts.virtual_bytes, make.size.bytes());
             return Err(Error::refused(
@@ -122,13 +141,17 @@ impl DirDriver {
         })
     }
 
-    fn explain(&self, volume: &VolumeName, need: MiB, e: ExecError) -> Error {
+    fn explain(&self, volume: &VolumeName, need: MiB, failed: Failed) -> Error {
+        let e = match failed {
+            Failed::Tool(e) => e,
+            Failed::Ours(error) => return error,
+        };
         let full = ["No space left on device", "Disk quota exceeded"].iter().any(|words| e.stderr.contains(words));
         if matches!(e.failure, Failure::Cancelled) {
             return cancelled(volume).caused_by(e);
         }
         if !full {
-            return Error::from(e).context(format!("making volume {volume}"));
+            return Error::from(e).context(format!("writing volume {volume}"));
         }
         let free = self.usage().unwrap_or_default().free;
         // It was tried, so it needs more than there is.
@@ -176,9 +199,12 @@ impl VolumeDriver for DirDriver {
         if control.cancel.load(Ordering::Relaxed) {
             return Err(cancelled(volume));
         }
-        let content = self.content(make)?;
-        let file = self.begin(volume, need(content.as_ref()))?;
-        let made = self.fill(volume, make, content.as_ref(), control).and_then(|()| self.finish(volume, make, file));
+        let content = self.read_through(make)?;
+        let need = need(make, content.as_ref());
+        let file = self.begin(volume, need)?;
+        let bytes = content.as_ref().map_or(0, |chain| chain.virtual_bytes);
+        let filled = self.fill(volume, make, bytes, control).map_err(|failed| self.explain(volume, need, failed));
+        let made = filled.and_then(|()| self.finish(volume, make, file));
         if made.is_err()
             && let Err(e) = self.unlink(vec![part(volume)])
         {
@@ -214,6 +240,28 @@ impl VolumeDriver for DirDriver {
             let mut file = dir.open_file(volume.as_str())?.ok_or_else(|| Error::not_found("volume", &volume))?;
             examine(&mut file, volume.as_str(), declared)
         })
+    }
+
+    fn layer(&self, volume: &VolumeName, format: Format) -> Result<LayerFacts> {
+        let volume = volume.clone();
+        self.beneath(move |dir| {
+            let mut file = dir.open_file(volume.as_str())?.ok_or_else(|| Error::not_found("volume", &volume))?;
+            measure(&mut file, volume.as_str(), format)
+        })
+    }
+
+    fn commit(&self, overlay: &VolumeName, below: &[Layer], control: &Control<'_>) -> Result<()> {
+        let (chain, bytes) = self.chain(overlay, below)?;
+        let done = image::commit(&*self.runner, &chain, bytes, self.cache_mode()?, control);
+        done.map_err(|e| self.explain(overlay, MiB(1), e.into()))?;
+        self.sync_image(below.first())
+    }
+
+    fn pull(&self, overlay: &VolumeName, below: &[Layer], control: &Control<'_>) -> Result<()> {
+        let (chain, bytes) = self.chain(overlay, below)?;
+        let done = image::rebase(&*self.runner, &chain, bytes, self.cache_mode()?, control);
+        done.map_err(|e| self.explain(overlay, MiB(1), e.into()))?;
+        self.sync_image(chain.first())
     }
 
     fn list(&self) -> Result<Vec<VolumeName>> {
@@ -262,21 +310,85 @@ impl VolumeDriver for DirDriver {
     }
 }
 
-/// An image that is copied.
-struct Content {
-    path: PathBuf,
-    facts: VolumeFacts,
+/// Why an image could not be filled.
+enum Failed {
+    Tool(ExecError),
+    Ours(Error),
 }
 
-impl Content {
-    fn image(&self) -> Image<'_> {
-        Image { path: &self.path, format: self.facts.format }
+impl From<ExecError> for Failed {
+    fn from(e: ExecError) -> Self {
+        Self::Tool(e)
     }
 }
 
-/// What a volume surely takes: as much as its content does, and its own tables.
-fn need(content: Option<&Content>) -> MiB {
-    content.map_or(MiB(1), |content| MiB::from_bytes_ceil(content.facts.allocated_bytes).max(MiB(1)))
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Ours(error)
+    }
+}
+
+/// The images of a chain together.
+struct ChainFacts {
+    virtual_bytes: u64,
+    allocated_bytes: u64,
+}
+
+/// Each header, and that each image is on the one that comes next.
+fn examine_chain(chain: &[Layer]) -> Result<ChainFacts> {
+    let mut all = ChainFacts { virtual_bytes: 0, allocated_bytes: 0 };
+    for (n, layer) in chain.iter().enumerate() {
+        let VolumeSource::File(path) = &layer.source;
+        let (parent, name) = parts(path)?;
+        let format = layer.format;
+        let (title, next) = (path.display().to_string(), chain.get(n + 1));
+        let said = beneath(&parent, move |dir| {
+            let mut file = dir.open_file(&name)?.ok_or_else(|| Error::not_found("volume", &name))?;
+            measure(&mut file, &name, format)
+        })?;
+        is_on(&title, &said, next)?;
+        all.virtual_bytes = all.virtual_bytes.max(said.facts.virtual_bytes);
+        all.allocated_bytes += said.facts.allocated_bytes;
+    }
+    Ok(all)
+}
+
+/// Whether an image reads from the one that it must read from, or from none.
+fn is_on(title: &str, said: &LayerFacts, next: Option<&Layer>) -> Result<()> {
+    let wanted = next.map(|layer| {
+        let VolumeSource::File(path) = &layer.source;
+        (path.clone(), Some(layer.format.word().to_owned()))
+    });
+    if said.backing == wanted {
+        return Ok(());
+    }
+    let word = |backing: &Option<(PathBuf, Option<String>)>| match backing {
+        Some((path, format)) => {
+            format!("{} ({})", path.display(), format.as_deref().unwrap_or("of no stated format"))
+        }
+        None => "none".to_owned(),
+    };
+    let is = word(&said.backing);
+    let why = match &wanted {
+        Some(_) => format!("{title} has the backing file {is}; it should have {}", word(&wanted)),
+        None => format!("{title} has a backing file, {is}; it should have none"),
+    };
+    Err(Error::refused("the storage", why))
+}
+
+fn parts(path: &Path) -> Result<(PathBuf, String)> {
+    match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        (Some(parent), Some(name)) => Ok((parent.to_owned(), name.to_owned())),
+        _ => Err(Error::not_found("volume", path.display())),
+    }
+}
+
+/// What a volume surely takes: as much as what it copies does, and its own tables.
+fn need(make: &NewVolume, chain: Option<&ChainFacts>) -> MiB {
+    match (&make.content, chain) {
+        (Content::Copy(_), Some(chain)) => MiB::from_bytes_ceil(chain.allocated_bytes).max(MiB(1)),
+        _ => MiB(1),
+    }
 }
 
 fn beneath<T: Send + 'static>(link: &Path, work: impl FnOnce(&Dir) -> Result<T> + Send + 'static) -> Result<T> {
@@ -298,19 +410,30 @@ fn with_scratch<T>(dir: &Dir, attempt: impl FnOnce(&str) -> Result<T>) -> Result
 fn examine(file: &mut File, name: &str, declared: Format) -> Result<VolumeFacts> {
     match header::read(file, declared, MAX_VIRTUAL_BYTES) {
         Ok(virtual_bytes) => facts(file, name, declared, virtual_bytes),
-        Err(HeaderError::Refused(why)) => Err(Error::refused("the storage", format!("volume {name} {why}"))),
-        Err(HeaderError::Io(e)) => Err(unreadable(name, &e)),
+        Err(e) => Err(wrong(name, e)),
     }
 }
 
 /// For an image of our own: a guest may have written anything to a raw disk, so all of that is content.
-fn measure(file: &mut File, name: &str, format: Format) -> Result<VolumeFacts> {
+fn measure(file: &mut File, name: &str, format: Format) -> Result<LayerFacts> {
     match format {
         Format::Raw => {
             let bytes = file.metadata().map_err(|e| unreadable(name, &e))?.len();
-            facts(file, name, format, bytes)
+            Ok(LayerFacts { facts: facts(file, name, format, bytes)?, backing: None, is_blank: false })
         }
-        Format::Qcow2 => examine(file, name, format),
+        Format::Qcow2 => {
+            let header = header::read_layer(file, MAX_VIRTUAL_BYTES).map_err(|e| wrong(name, e))?;
+            let facts = facts(file, name, format, header.virtual_bytes)?;
+            let backing = header.backing.map(|(path, format)| (PathBuf::from(path), format));
+            Ok(LayerFacts { facts, backing, is_blank: header.is_blank })
+        }
+    }
+}
+
+fn wrong(name: &str, e: HeaderError) -> Error {
+    match e {
+        HeaderError::Refused(why) => Error::refused("the storage", format!("volume {name} {why}")),
+        HeaderError::Io(e) => unreadable(name, &e),
     }
 }
 

@@ -17,6 +17,7 @@ const QCOW2_FIELDS: u64 = 112;
 const MAX_CLUSTER_BITS: u32 = 21;
 const MAX_L1_BYTES: u64 = 32 << 20;
 const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
+const MAX_BACKING_NAME: u64 = 1023;
 
 mod incompatible {
     /// Reference counts may be stale; who opens it for writing repairs them. The data is sound.
@@ -70,11 +71,38 @@ pub fn read(image: &mut (impl Read + Seek), declared: Format, limit: u64) -> Che
             Some(other) => return refuse(format!("is declared raw, but it is a {other} image")),
         },
         Format::Qcow2 => match seems {
-            Some("qcow2") => Qcow2::parse(&head)?.check(file_bytes, image)?,
+            Some("qcow2") => Qcow2::parse(&head)?.check(file_bytes, image, false)?,
             Some(other) => return refuse(format!("is declared qcow2, but it is a {other} image")),
             None => return refuse("is declared qcow2, but it is not one; perhaps it is raw"),
         },
     };
+    within_limit(virtual_bytes, limit)
+}
+
+/// What the header of an image in a backing chain says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    pub virtual_bytes: u64,
+    /// The name of the backing file, and the word for its format if there is one.
+    pub backing: Option<(String, Option<String>)>,
+    /// No cluster has been written.
+    pub is_blank: bool,
+}
+
+/// Reads the header of a qcow2 image of our own. It may have a backing file; all else is refused as in [`read`].
+pub fn read_layer(image: &mut (impl Read + Seek), limit: u64) -> Checked<Header> {
+    let file_bytes = image.seek(SeekFrom::End(0))?;
+    let head = read_at(image, 0, QCOW2_FIELDS)?;
+    if looks_like(&head) != Some("qcow2") {
+        return refuse("is not a qcow2 image");
+    }
+    let header = Qcow2::parse(&head)?;
+    let virtual_bytes = within_limit(header.check(file_bytes, image, true)?, limit)?;
+    let backing = header.backing_file(image)?;
+    Ok(Header { virtual_bytes, backing, is_blank: header.is_blank(image)? })
+}
+
+fn within_limit(virtual_bytes: u64, limit: u64) -> Checked<u64> {
     let limit = limit.min(MAX_VIRTUAL_BYTES);
     match virtual_bytes {
         0 => refuse("has a size of 0"),
@@ -159,18 +187,18 @@ impl Qcow2 {
         })
     }
 
-    fn check(&self, file_bytes: u64, image: &mut (impl Read + Seek)) -> Checked<u64> {
+    fn check(&self, file_bytes: u64, image: &mut (impl Read + Seek), in_chain: bool) -> Checked<u64> {
+        if self.backing != (0, 0) && !in_chain {
+            return refuse("has a backing file; make it self-contained with qemu-img convert");
+        }
         self.check_self_contained()?;
         self.check_features()?;
         self.check_geometry(file_bytes)?;
-        self.check_extensions(file_bytes, image)?;
+        self.check_extensions(file_bytes, image, in_chain)?;
         Ok(self.virtual_bytes)
     }
 
     fn check_self_contained(&self) -> Checked {
-        if self.backing != (0, 0) {
-            return refuse("has a backing file; make it self-contained with qemu-img convert");
-        }
         if self.incompatible & incompatible::EXTERNAL_DATA != 0 {
             return refuse("keeps its data in another file; make it self-contained with qemu-img convert");
         }
@@ -235,7 +263,7 @@ impl Qcow2 {
     }
 
     /// Extensions fill the rest of the first cluster; those not known may be skipped, but none may leave it.
-    fn check_extensions(&self, file_bytes: u64, image: &mut (impl Read + Seek)) -> Checked {
+    fn check_extensions(&self, file_bytes: u64, image: &mut (impl Read + Seek), in_chain: bool) -> Checked {
         let end = file_bytes.min(1 << self.cluster_bits);
         let mut at = u64::from(self.header_bytes);
         while at < end {
@@ -246,7 +274,7 @@ impl Qcow2 {
             };
             match kind {
                 extension::END => return Ok(()),
-                extension::BACKING_FORMAT => return refuse("names the format of a backing file"),
+                extension::BACKING_FORMAT if !in_chain => return refuse("names the format of a backing file"),
                 extension::EXTERNAL_DATA => return refuse("names another file for its data"),
                 extension::ENCRYPTION => return refuse("is encrypted"),
                 _ => {}
@@ -257,6 +285,58 @@ impl Qcow2 {
             at += 8 + u64::from(bytes).next_multiple_of(8);
         }
         Ok(())
+    }
+}
+
+impl Qcow2 {
+    /// The name, and the word for the format that the extension gives.
+    fn backing_file(&self, image: &mut (impl Read + Seek)) -> Checked<Option<(String, Option<String>)>> {
+        let (offset, bytes) = (self.backing.0, u64::from(self.backing.1));
+        if offset == 0 || bytes == 0 {
+            return Ok(None);
+        }
+        // QEMU takes no longer ones.
+        if bytes > MAX_BACKING_NAME || offset > (1 << self.cluster_bits) - bytes {
+            return refuse(format!("names a backing file in {bytes} bytes at {offset}"));
+        }
+        let text = |bytes: Vec<u8>, what: &str| match String::from_utf8(bytes) {
+            Ok(text) => Ok(text),
+            Err(_) => refuse(format!("has a {what} that is not UTF-8")),
+        };
+        let name = text(read_at(image, offset, bytes)?, "backing file")?;
+        let format = self.extension(image, extension::BACKING_FORMAT)?;
+        Ok(Some((name, format.map(|format| text(format, "backing format")).transpose()?)))
+    }
+
+    /// The content of one extension; the list has been checked.
+    fn extension(&self, image: &mut (impl Read + Seek), wanted: u32) -> Checked<Option<Vec<u8>>> {
+        let mut at = u64::from(self.header_bytes);
+        while at + 8 <= 1 << self.cluster_bits {
+            let head = read_at(image, at, 8)?;
+            let (Some(kind), Some(bytes)) = (be32(&head, 0), be32(&head, 4)) else { return Ok(None) };
+            if kind == extension::END {
+                return Ok(None);
+            }
+            if kind == wanted {
+                return Ok(Some(read_at(image, at + 8, u64::from(bytes))?));
+            }
+            at += 8 + u64::from(bytes).next_multiple_of(8);
+        }
+        Ok(None)
+    }
+
+    /// Whether the first table is empty.
+    fn is_blank(&self, image: &mut (impl Read + Seek)) -> Checked<bool> {
+        image.seek(SeekFrom::Start(self.l1_offset))?;
+        let mut left = image.take(u64::from(self.l1_entries) * 8);
+        let mut chunk = [0; 4096];
+        loop {
+            match left.read(&mut chunk)? {
+                0 => return Ok(true),
+                n if chunk.iter().take(n).any(|byte| *byte != 0) => return Ok(false),
+                _ => {}
+            }
+        }
     }
 }
 

@@ -1,17 +1,17 @@
 //! qemu-img, as a few verbs on files.
 //!
 //! Law: every image is opened in the format that was declared and as exactly the file that was named: nothing is probed,
-//! no backing file is followed, and no name can be read as a protocol.
+//! no backing file is followed but the one that the caller names, and no name can be read as a protocol.
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Control;
 use crate::exec::{Command, ExecError, Limits, Runner, Watch};
-use crate::model::{CacheMode, Format, MiB};
+use crate::model::{CacheMode, Format, Layer, MiB, VolumeSource};
 
 /// For what only touches metadata.
 const QUICK: Duration = Duration::from_secs(60);
@@ -35,33 +35,88 @@ pub fn create(runner: &dyn Runner, image: Image<'_>, size: MiB, control: &Contro
     run(runner, &command.limits(limits(size.bytes())), control)
 }
 
-/// Makes `to` a full, self-contained copy of `from`, whose guest sees `virtual_bytes`; zeros stay sparse.
+/// Makes an overlay in the file, which may exist, and does not look at what is below; at most a minute.
+pub fn create_overlay(
+    runner: &dyn Runner,
+    path: &Path,
+    size: MiB,
+    below: &Layer,
+    control: &Control<'_>,
+) -> Result<(), ExecError> {
+    let command = Command::new("qemu-img", QUICK)
+        .args(["create", "-q", "-u", "-f", Format::Qcow2.word()])
+        .args(options(Format::Qcow2))
+        .args(["-F", below.format.word(), "-b"])
+        .arg(path_of(below))
+        .arg("--")
+        .arg(filename(path))
+        .arg(size.bytes().to_string());
+    run(runner, &command.limits(limits(size.bytes())), control)
+}
+
+/// Writes what the first image of the chain holds into the second one, and leaves it as it is. Time as in [`convert`].
+pub fn commit(
+    runner: &dyn Runner,
+    chain: &[Layer],
+    virtual_bytes: u64,
+    cache: CacheMode,
+    control: &Control<'_>,
+) -> Result<(), ExecError> {
+    let command = long(virtual_bytes).args(["commit", "-p", "-d", "-t", word(cache), "--"]).arg(explicit(chain));
+    run(runner, &command.limits(limits(virtual_bytes)), control)
+}
+
+/// Copies into the first image of the chain what it reads from the second one, and puts it on the third, if there is one.
+/// Time as in [`convert`].
+pub fn rebase(
+    runner: &dyn Runner,
+    chain: &[Layer],
+    virtual_bytes: u64,
+    cache: CacheMode,
+    control: &Control<'_>,
+) -> Result<(), ExecError> {
+    let command = long(virtual_bytes).args(["rebase", "-p", "-t", word(cache)]);
+    let command = match chain.get(2) {
+        Some(onto) => command.args(["-F", onto.format.word(), "-b"]).arg(path_of(onto)),
+        None => command.args(["-b", ""]),
+    };
+    run(runner, &command.arg("--").arg(explicit(chain)).limits(limits(virtual_bytes)), control)
+}
+
+/// Makes `to` a full, self-contained copy of what the chain shows, `virtual_bytes` of it; zeros stay sparse.
 ///
 /// Ends with an error if it stands still, or after a time that even slow storage keeps. The data is on the disk when it
 /// returns: with `cache` none it goes there directly (also the fastest: 1.2 GiB took 0.7 s where going through the page
 /// cache took 0.9 to 3.5 s), with writeback by the flush at the end. qemu-img's own default flushes nothing.
 pub fn convert(
     runner: &dyn Runner,
-    from: Image<'_>,
+    chain: &[Layer],
     to: Image<'_>,
+    compress: bool,
     virtual_bytes: u64,
     cache: CacheMode,
     control: &Control<'_>,
 ) -> Result<(), ExecError> {
+    let mut command = long(virtual_bytes).args(["convert", "-p", "-t", word(cache), "-O", to.format.word()]);
+    command = command.args(options(to.format));
+    if compress {
+        command = command.args(["-c", "-o", "compression_type=zstd"]);
+    }
+    let command = command.arg("--").arg(explicit(chain)).arg(filename(to.path));
+    run(runner, &command.limits(limits(virtual_bytes)), control)
+}
+
+/// For what copies so many bytes and reports each percent; the rest is for the flush at the end.
+fn long(virtual_bytes: u64) -> Command {
     let seconds = Duration::from_secs(virtual_bytes / SLOWEST);
-    let cache = match cache {
+    Command::new("qemu-img", Duration::from_secs(3600) + seconds).stall(Duration::from_secs(600) + seconds / 100)
+}
+
+fn word(cache: CacheMode) -> &'static str {
+    match cache {
         CacheMode::None => "none",
         CacheMode::Writeback => "writeback",
-    };
-    let command = Command::new("qemu-img", Duration::from_secs(3600) + seconds)
-        // It reports each percent; the rest is for the flush at the end.
-        .stall(Duration::from_secs(600) + seconds / 100)
-        .args(["convert", "-p", "-t", cache, "-O", to.format.word()])
-        .args(options(to.format))
-        .arg("--")
-        .arg(closed(from))
-        .arg(filename(to.path));
-    run(runner, &command.limits(limits(virtual_bytes)), control)
+    }
 }
 
 /// Grows the image; a smaller size is refused. At most a minute.
@@ -97,14 +152,22 @@ fn filename(path: &Path) -> OsString {
     name
 }
 
-/// An image to read, with nothing behind it. Links are text, so a path that is not cannot be one of ours: it is not found.
-fn closed(image: Image<'_>) -> String {
-    let file = json!({"driver": "file", "filename": image.path.to_string_lossy()});
-    let node = match image.format {
-        Format::Qcow2 => json!({"driver": "qcow2", "backing": null, "file": file}),
-        Format::Raw => json!({"driver": "raw", "file": file}),
-    };
+/// A chain with each of its images named, and nothing behind the last one. Links are text, so a path that is not cannot be
+/// one of ours: it is not found.
+fn explicit(chain: &[Layer]) -> String {
+    let node = chain.iter().rev().fold(Value::Null, |below, layer| {
+        let file = json!({"driver": "file", "filename": path_of(layer).to_string_lossy()});
+        match layer.format {
+            Format::Qcow2 => json!({"driver": "qcow2", "backing": below, "file": file}),
+            Format::Raw => json!({"driver": "raw", "file": file}),
+        }
+    });
     format!("json:{node}")
+}
+
+fn path_of(layer: &Layer) -> &Path {
+    let VolumeSource::File(path) = &layer.source;
+    path
 }
 
 /// A file may become as large as the disk, and the tables of qcow2 in all formats of its clusters are below a 64th.
@@ -144,9 +207,12 @@ mod tests {
     #[test]
     fn names_cannot_be_read_as_anything_but_files() {
         assert_eq!(filename(Path::new("/a/nbd:x,y=z")), "file:/a/nbd:x,y=z");
-        let raw = Image { path: Path::new("/a/\"b\",c"), format: Format::Raw };
-        assert_eq!(closed(raw), r#"json:{"driver":"raw","file":{"driver":"file","filename":"/a/\"b\",c"}}"#);
-        let qcow2 = Image { path: Path::new("/a"), format: Format::Qcow2 };
-        assert!(closed(qcow2).contains(r#""backing":null"#));
+        let layer = |path: &str, format| Layer { source: VolumeSource::File(path.into()), format };
+        let raw = layer("/a/\"b\",c", Format::Raw);
+        let below = r#"{"driver":"raw","file":{"driver":"file","filename":"/a/\"b\",c"}}"#;
+        assert_eq!(explicit(std::slice::from_ref(&raw)), format!("json:{below}"));
+        let qcow2 = layer("/a", Format::Qcow2);
+        assert!(explicit(std::slice::from_ref(&qcow2)).contains(r#""backing":null"#));
+        assert!(explicit(&[qcow2, raw]).contains(&format!(r#""backing":{below}"#)));
     }
 }

@@ -13,8 +13,8 @@ use std::sync::atomic::AtomicBool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Runner;
 use crate::model::{
-    CacheMode, Format, IsoFile, IsoName, MiB, Storlink, StorlinkLevel, StorlinkType, Usage, VolumeFacts, VolumeName,
-    VolumeSource,
+    CacheMode, Format, IsoFile, IsoName, Layer, LayerFacts, MiB, Storlink, StorlinkLevel, StorlinkType, Usage,
+    VolumeFacts, VolumeName, VolumeSource,
 };
 use crate::patience;
 
@@ -54,6 +54,18 @@ pub trait VolumeDriver: Send + Sync {
     /// unknown features, absurd sizes, another format than the declared one.
     fn probe(&self, volume: &VolumeName, declared: Format) -> Result<VolumeFacts>;
 
+    /// As [`VolumeDriver::probe`] for a volume of our own, which may be the overlay of another one: who asks compares what is
+    /// said with what must be.
+    fn layer(&self, volume: &VolumeName, format: Format) -> Result<LayerFacts>;
+
+    /// Writes what `overlay` holds into the next image of its chain, `below`, which must not be in use. Whatever moment it is
+    /// stopped at, the overlay still shows what it showed, and it may be done again. The overlay stays.
+    fn commit(&self, overlay: &VolumeName, below: &[Layer], control: &Control<'_>) -> Result<()>;
+
+    /// Copies into `overlay` whatever it reads from the next image of its chain, `below`, and makes it the overlay of the one
+    /// after that, or of none. It must not be in use. Stopped at any moment it still shows what it showed.
+    fn pull(&self, overlay: &VolumeName, below: &[Layer], control: &Control<'_>) -> Result<()>;
+
     /// Every volume by its proper name, set-aside and unfinished ones not among them.
     fn list(&self) -> Result<Vec<VolumeName>>;
 
@@ -89,8 +101,29 @@ pub struct NewVolume {
     pub format: Format,
     /// At least as large as what it is copied from.
     pub size: MiB,
-    /// The content: a full copy of this volume, or nothing but zeros.
-    pub copy_of: Option<(VolumeSource, Format)>,
+    pub content: Content,
+}
+
+/// What a new volume shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    Zeros,
+    /// A full, self-contained copy of what this chain shows; zeros stay sparse.
+    Copy(Vec<Layer>),
+    /// The same in the clusters of qcow2 that zstd makes smaller.
+    Compressed(Vec<Layer>),
+    /// What this chain shows, and nothing of its own: qcow2, and as large as the chain.
+    Overlay(Vec<Layer>),
+}
+
+impl Content {
+    /// What is copied or read through.
+    pub fn chain(&self) -> &[Layer] {
+        match self {
+            Self::Zeros => &[],
+            Self::Copy(chain) | Self::Compressed(chain) | Self::Overlay(chain) => chain,
+        }
+    }
 }
 
 /// How the one who asked follows and stops a long call.

@@ -6,11 +6,11 @@ use diesel::prelude::*;
 use super::Conn;
 use super::rows::{from_mib, hit, mib, parse};
 use super::schema::backups;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{Backup, BackupId, StorlinkId, VmId};
 
 #[derive(Queryable, Insertable)]
-#[diesel(table_name = backups)]
+#[diesel(table_name = backups, treat_none_as_default_value = false)]
 struct BackupRow {
     id: String,
     vm: String,
@@ -19,6 +19,10 @@ struct BackupRow {
     size: i64,
     description: String,
     created_at: NaiveDateTime,
+    config: String,
+    manifest: String,
+    verified_at: Option<NaiveDateTime>,
+    proven_at: Option<NaiveDateTime>,
 }
 
 impl BackupRow {
@@ -31,6 +35,11 @@ impl BackupRow {
             size: from_mib("backups.size", backup.size)?,
             description: backup.desc.clone(),
             created_at: backup.created_at,
+            config: serde_json::to_string(&backup.config)
+                .map_err(|e| Error::internal("the configuration in a backup").caused_by(e))?,
+            manifest: backup.manifest.clone(),
+            verified_at: backup.verified_at,
+            proven_at: backup.proven_at,
         })
     }
 
@@ -43,6 +52,11 @@ impl BackupRow {
             size: mib("backups.size", self.size)?,
             desc: self.description,
             created_at: self.created_at,
+            config: serde_json::from_str(&self.config)
+                .map_err(|e| Error::internal(format!("backups.config of {}", self.id)).caused_by(e))?,
+            manifest: self.manifest,
+            verified_at: self.verified_at,
+            proven_at: self.proven_at,
         })
     }
 }

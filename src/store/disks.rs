@@ -4,7 +4,7 @@ use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
 use super::Conn;
-use super::rows::{from_mib, hit, mib, number, parse};
+use super::rows::{from_mib, hit, mib, number, parse, parse_optional};
 use super::schema::disks;
 use crate::error::{Error, Result};
 use crate::model::{BackupId, Disk, DiskId, DiskOwner, SnapshotId, StorlinkId, TemplateId, VmId, VolumeName};
@@ -24,6 +24,7 @@ struct DiskRow {
     volume: String,
     description: Option<String>,
     created_at: NaiveDateTime,
+    backing: Option<String>,
 }
 
 impl DiskRow {
@@ -41,6 +42,7 @@ impl DiskRow {
             volume: disk.volume.to_string(),
             description: disk.desc.clone(),
             created_at: disk.created_at,
+            backing: disk.backing.map(|id| id.to_string()),
         };
         match disk.owner {
             DiskOwner::Vm(id) => row.vm = Some(id.to_string()),
@@ -69,6 +71,7 @@ impl DiskRow {
             volume: parse("disks.volume", &self.volume)?,
             desc: self.description,
             created_at: self.created_at,
+            backing: parse_optional("disks.backing", self.backing)?,
         })
     }
 }
@@ -119,6 +122,62 @@ pub fn remove(c: &mut Conn, id: DiskId) -> Result<()> {
 /// Of a VM without disks, nothing.
 pub fn remove_of_vm(c: &mut Conn, id: VmId) -> Result<()> {
     diesel::delete(disks::table.filter(disks::vm.eq(id.to_string()))).execute(&mut c.0)?;
+    Ok(())
+}
+
+/// What reads from this disk, by owner and order.
+pub fn on(c: &mut Conn, id: DiskId) -> Result<Vec<Disk>> {
+    let on_it = disks::table.filter(disks::backing.eq(id.to_string()));
+    let rows = on_it.order((disks::vm, disks::snapshot, disks::position)).load::<DiskRow>(&mut c.0)?;
+    rows.into_iter().map(DiskRow::model).collect()
+}
+
+/// What a disk reads from: its backing disk, that one's, and so on.
+///
+/// # Errors
+/// `Internal` if the rows go in a circle.
+pub fn below(c: &mut Conn, disk: &Disk) -> Result<Vec<Disk>> {
+    let mut chain: Vec<Disk> = Vec::new();
+    let mut next = disk.backing;
+    while let Some(id) = next {
+        if id == disk.id || chain.iter().any(|known| known.id == id) {
+            return Err(Error::internal(format!("the backing disks of disk {} go in a circle", disk.id)));
+        }
+        let below = find(c, id)?.ok_or_else(|| Error::internal(format!("disk {id} is backing and not there")))?;
+        next = below.backing;
+        chain.push(below);
+    }
+    Ok(chain)
+}
+
+/// Gives a disk to another owner, in an order that is free there, on another backing disk.
+///
+/// # Errors
+/// `Exists` if the owner has a disk in that order.
+pub fn hand_over(c: &mut Conn, id: DiskId, owner: DiskOwner, order: u32, backing: Option<DiskId>) -> Result<()> {
+    let (mut vm, mut template, mut snapshot, mut backup) = (None, None, None, None);
+    match owner {
+        DiskOwner::Vm(id) => vm = Some(id.to_string()),
+        DiskOwner::Template(id) => template = Some(id.to_string()),
+        DiskOwner::Snapshot(id) => snapshot = Some(id.to_string()),
+        DiskOwner::Backup(id) => backup = Some(id.to_string()),
+    }
+    let changes = (
+        disks::vm.eq(vm),
+        disks::template.eq(template),
+        disks::snapshot.eq(snapshot),
+        disks::backup.eq(backup),
+        disks::position.eq(number::<i32, _>("disks.position", order)?),
+        disks::backing.eq(backing.map(|id| id.to_string())),
+    );
+    let rows = diesel::update(disks::table.find(id.to_string())).set(changes).execute(&mut c.0)?;
+    hit(rows, "disk", id)
+}
+
+/// Of a VM's snapshots, of all of them at once: they read from one another.
+pub fn remove_of_snapshots(c: &mut Conn, ids: &[SnapshotId]) -> Result<()> {
+    let ids = ids.iter().map(ToString::to_string);
+    diesel::delete(disks::table.filter(disks::snapshot.eq_any(ids))).execute(&mut c.0)?;
     Ok(())
 }
 

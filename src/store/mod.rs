@@ -30,10 +30,12 @@ pub mod networks;
 pub mod nics;
 pub mod pms;
 mod pool;
+pub mod reservations;
 mod rows;
 #[rustfmt::skip]
 mod schema;
 pub mod seen;
+pub mod site;
 pub mod snapshots;
 pub mod storages;
 pub mod storlinks;

@@ -66,6 +66,7 @@ diesel::table! {
         state -> Text,
         vnc_port -> Nullable<Integer>,
         iso -> Nullable<Text>,
+        snapshot -> Nullable<Text>,
     }
 }
 
@@ -83,6 +84,7 @@ diesel::table! {
         volume -> Text,
         description -> Nullable<Text>,
         created_at -> Timestamp,
+        backing -> Nullable<Text>,
     }
 }
 
@@ -107,6 +109,10 @@ diesel::table! {
         size -> BigInt,
         description -> Text,
         created_at -> Timestamp,
+        config -> Text,
+        manifest -> Text,
+        verified_at -> Nullable<Timestamp>,
+        proven_at -> Nullable<Timestamp>,
     }
 }
 
@@ -250,6 +256,21 @@ diesel::table! {
     generation (id) {
         id -> Integer,
         value -> BigInt,
+    }
+}
+
+diesel::table! {
+    reservations (task, storlink) {
+        task -> Text,
+        storlink -> Integer,
+        size -> BigInt,
+    }
+}
+
+diesel::table! {
+    site (id) {
+        id -> Integer,
+        uuid -> Text,
     }
 }
 

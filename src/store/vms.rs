@@ -9,7 +9,7 @@ use super::rows::{from_mib, hit, mib, number, parse, parse_optional};
 use super::schema::{disks, templates, vms};
 use super::{Conn, nics};
 use crate::error::Result;
-use crate::model::{MiB, Nic, Os, OsArch, PmId, Secret, Seen, Vm, VmId};
+use crate::model::{MiB, Nic, Os, OsArch, PmId, Secret, Seen, SnapshotId, Vm, VmId};
 
 /// A VM with what its document shows of other tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,7 @@ struct VmRow {
     state: String,
     vnc_port: Option<i32>,
     iso: Option<String>,
+    snapshot: Option<String>,
 }
 
 /// With the words of its template.
@@ -67,6 +68,7 @@ impl VmRow {
             state: vm.seen.state.to_string(),
             vnc_port: vm.seen.vnc_port.map(i32::from),
             iso: vm.iso.as_ref().map(ToString::to_string),
+            snapshot: vm.snapshot.map(|id| id.to_string()),
         })
     }
 
@@ -83,6 +85,7 @@ impl VmRow {
             pcivf: self.pcivf,
             iso: parse_optional("vms.iso", self.iso)?,
             vnc_password: Secret::new(self.vnc_password),
+            snapshot: parse_optional("vms.snapshot", self.snapshot)?,
             seen: Seen {
                 state: parse("vms.state", &self.state)?,
                 vnc_port: self.vnc_port.map(|port| number("vms.vnc_port", port)).transpose()?,
@@ -134,6 +137,13 @@ pub fn update(c: &mut Conn, vm: &Vm) -> Result<()> {
     );
     let rows = diesel::update(vms::table.find(row.id)).set(changes).execute(&mut c.0)?;
     hit(rows, "vm", vm.id)
+}
+
+/// What it runs on from now on.
+pub fn set_snapshot(c: &mut Conn, id: VmId, snapshot: Option<SnapshotId>) -> Result<()> {
+    let snapshot = snapshot.map(|id| id.to_string());
+    let rows = diesel::update(vms::table.find(id.to_string())).set(vms::snapshot.eq(snapshot)).execute(&mut c.0)?;
+    hit(rows, "vm", id)
 }
 
 /// Of a PM, in no order.

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Clock, Compensation, Ids, Lane, Lock, PmId, Task, TaskId, TaskKind, TaskState};
-use crate::store::{Store, journal, locks, tasks as rows};
+use crate::store::{Conn, Store, journal, locks, reservations, tasks as rows};
 
 use admission::Admission;
 use lanes::Lanes;
@@ -405,9 +405,9 @@ impl Engine {
                 }
                 ended = Some((task.kind, failed.map_or(TaskState::Success, |f| f.state)));
             }
-            // Locks stay while there is something to undo. A settled task has nothing left that they protect.
-            let undoing = journal::of_task(c, id)?.iter().any(|e| e.direction == journal::Direction::Undo);
-            if undoing { Ok(()) } else { locks::release(c, id) }
+            // Locks stay while there is something to undo, or to finish that nobody may meet half way.
+            let protects = |e: &journal::Entry| e.direction == journal::Direction::Undo || e.compensation.binds();
+            if journal::of_task(c, id)?.iter().any(protects) { Ok(()) } else { free(c, id) }
         })?;
         if let Some((kind, state)) = ended {
             self.0.meter.ended(kind, state);
@@ -455,6 +455,12 @@ impl Engine {
             }
         }
     }
+}
+
+/// What the task held: its locks, and the space that it had reserved.
+fn free(c: &mut Conn, id: TaskId) -> Result<()> {
+    reservations::release(c, id)?;
+    locks::release(c, id)
 }
 
 fn stopping() -> Error {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::model::{TaskId, TaskState};
-use crate::store::{journal, locks, tasks as rows};
+use crate::store::{journal, tasks as rows};
 
-use super::{Engine, Failed, lock};
+use super::{Engine, Failed, free, lock};
 
 /// While the database cannot be asked, try this often.
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ impl Engine {
             }
             match self.apply_journal(id) {
                 Ok(()) => {
-                    ground.store.note_tx(|c| locks::release(c, id))?;
+                    ground.store.note_tx(|c| free(c, id))?;
                     tracing::info!(task = %id, "clean-up of an ended task is complete");
                     self.admit_waiters();
                 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Compensation, TaskId};
-use crate::store::{Conn, journal, tasks as rows};
+use crate::model::{Compensation, MiB, StorlinkId, TaskId};
+use crate::store::{Conn, journal, reservations, tasks as rows};
 
 use super::{Engine, Live, Point, lock};
 
@@ -82,6 +82,19 @@ impl<'a> Work<'a> {
         let done = effect()?;
         self.at("done")?;
         Ok(done)
+    }
+
+    /// Takes so much of what is `free` on a storlink for this task, until it ends, instead of what it had taken there before.
+    /// `Err` says how much is left by the other tasks.
+    pub fn reserve(&mut self, storlink: StorlinkId, size: MiB, free: MiB) -> Result<std::result::Result<(), MiB>> {
+        let task = self.task;
+        self.engine.0.ground.store.note_tx(|c| {
+            let left = MiB(free.0.saturating_sub(reservations::of_others(c, storlink, task)?.0));
+            if left < size {
+                return Ok(Err(left));
+            }
+            reservations::set(c, task, storlink, size).map(Ok)
+        })
     }
 
     /// The point of no return: in one transaction the rows change, the undo is dropped, `forward` is journalled, and

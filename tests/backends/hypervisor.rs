@@ -81,6 +81,7 @@ fn connect_with(uri: &str, device_timeout: Duration) -> LibvirtHypervisor {
 
 fn disk_spec(order: u32, file: &Path) -> DiskSpec {
     DiskSpec {
+        backing: Vec::new(),
         id: DiskId(Uuid::new_v4()),
         order,
         source: VolumeSource::File(file.to_owned()),

@@ -14,11 +14,11 @@ use std::time::Duration;
 use pengx::error::{Error, ErrorKind};
 use pengx::exec::{Command, ExecError, Failure, Output, Runner, SystemRunner, Watch};
 use pengx::model::{
-    CacheMode, DiskId, Format, Ids, MiB, PmId, RandomIds, Storlink, StorlinkId, StorlinkLevel, StorlinkType, Usage,
-    VolumeName, VolumeSource,
+    CacheMode, DiskId, Format, Ids, Layer, MiB, PmId, RandomIds, Storlink, StorlinkId, StorlinkLevel, StorlinkType,
+    Usage, VolumeName, VolumeSource,
 };
 use pengx::storage::dir::DirDriver;
-use pengx::storage::{Control, NewVolume, VolumeDriver};
+use pengx::storage::{Content, Control, NewVolume, VolumeDriver};
 use tempfile::TempDir;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -68,11 +68,15 @@ fn name(format: Format) -> VolumeName {
 }
 
 fn empty(format: Format, size: u64) -> NewVolume {
-    NewVolume { format, size: MiB(size), copy_of: None }
+    NewVolume { format, size: MiB(size), content: Content::Zeros }
 }
 
 fn copy(of: &Path, from: Format, format: Format, size: u64) -> NewVolume {
-    NewVolume { format, size: MiB(size), copy_of: Some((VolumeSource::File(of.to_owned()), from)) }
+    NewVolume {
+        format,
+        size: MiB(size),
+        content: Content::Copy(vec![Layer { source: VolumeSource::File(of.to_owned()), format: from }]),
+    }
 }
 
 fn tool(program: &str, args: &[&str]) -> Output {

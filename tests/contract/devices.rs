@@ -265,7 +265,19 @@ fn disks_of_snapshots_and_backups_are_shown_to_their_own_vm() {
         let (name, desc) = ("b".to_owned(), String::new());
         backups::insert(
             c,
-            &Backup { id: bak, vm: id, name, storlink: model.storlink, size: MiB(8), desc, created_at },
+            &Backup {
+                id: bak,
+                vm: id,
+                name,
+                storlink: model.storlink,
+                size: MiB(8),
+                desc,
+                created_at,
+                config: BackupConfig::default(),
+                manifest: String::new(),
+                verified_at: None,
+                proven_at: None,
+            },
         )?;
         disk_rows::insert(c, &disk(2, DiskOwner::Snapshot(snap), 1))?;
         disk_rows::insert(c, &disk(1, DiskOwner::Snapshot(snap), 0))?;

@@ -450,7 +450,19 @@ fn owned_disks(gold: &mut Gold, id: &str, like: &str) {
         desc: desc.clone(),
         created_at,
     };
-    let backup = Backup { id: bak, vm, name, storlink: model.storlink, size: model.size, desc, created_at };
+    let backup = Backup {
+        id: bak,
+        vm,
+        name,
+        storlink: model.storlink,
+        size: model.size,
+        desc,
+        created_at,
+        config: BackupConfig::default(),
+        manifest: String::new(),
+        verified_at: None,
+        proven_at: None,
+    };
     let disk = |n: u128, owner: DiskOwner| {
         let id = DiskId(uuid::Uuid::from_u128(n));
         Disk { id, owner, volume: VolumeName::new(id, model.format), ..model.clone() }

@@ -397,6 +397,15 @@ impl VolumeDriver for FaultyDriver {
     fn probe(&self, volume: &VolumeName, declared: Format) -> Result<VolumeFacts> {
         self.driver.probe(volume, declared)
     }
+    fn layer(&self, volume: &VolumeName, format: Format) -> Result<LayerFacts> {
+        self.driver.layer(volume, format)
+    }
+    fn commit(&self, overlay: &VolumeName, below: &[Layer], control: &Control<'_>) -> Result<()> {
+        self.faults.effect(|| self.driver.commit(overlay, below, control))
+    }
+    fn pull(&self, overlay: &VolumeName, below: &[Layer], control: &Control<'_>) -> Result<()> {
+        self.faults.effect(|| self.driver.pull(overlay, below, control))
+    }
     fn list(&self) -> Result<Vec<VolumeName>> {
         self.driver.list()
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use pengx::error::{ErrorKind, Result};
 use pengx::hypervisor::{
-    Capabilities, Changed, DomainType, FakeHypervisor, Hypervisor, HypervisorInfo, LibvirtHypervisor, LibvirtOptions,
-    Start,
+    BlockJob, BlockJobStatus, Capabilities, Changed, DomainType, FakeHypervisor, Hypervisor, HypervisorInfo,
+    LibvirtHypervisor, LibvirtOptions, Start,
 };
 use pengx::model::{DiskSpec, DomainSpec, DomainStatus, GuestSize, Mac, MiB, NicSpec, VmId, VolumeSource};
 
@@ -118,6 +118,24 @@ impl Hypervisor for Paused {
     }
     fn change_disc(&self, id: VmId, disc: Option<&VolumeSource>) -> Result<()> {
         self.libvirt.change_disc(id, disc)
+    }
+    fn chain(&self, id: VmId, order: u32) -> Result<Vec<VolumeSource>> {
+        self.libvirt.chain(id, order)
+    }
+    fn overlay_disks(&self, id: VmId, overlays: &[DiskSpec]) -> Result<()> {
+        self.libvirt.overlay_disks(id, overlays)
+    }
+    fn start_block_job(&self, id: VmId, order: u32, job: &BlockJob) -> Result<()> {
+        self.libvirt.start_block_job(id, order, job)
+    }
+    fn block_job(&self, id: VmId, order: u32) -> Result<Option<BlockJobStatus>> {
+        self.libvirt.block_job(id, order)
+    }
+    fn pivot(&self, id: VmId, order: u32) -> Result<()> {
+        self.libvirt.pivot(id, order)
+    }
+    fn abort_block_job(&self, id: VmId, order: u32) -> Result<()> {
+        self.libvirt.abort_block_job(id, order)
     }
     fn watch(&self, changed: Changed) {
         self.libvirt.watch(changed);

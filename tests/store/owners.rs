@@ -29,6 +29,10 @@ fn backup(vm: &Vm, n: u128, storlink: StorlinkId) -> Backup {
         size: MiB(1 << 40),
         desc: String::new(),
         created_at: at(i64::try_from(n).unwrap()),
+        config: BackupConfig { name: vm.name.clone(), cpu: 2, memory: MiB(64), ..BackupConfig::default() },
+        manifest: "ab".repeat(32),
+        verified_at: Some(at(7)),
+        proven_at: None,
     }
 }
 
@@ -50,7 +54,7 @@ fn a_snapshot_that_is_a_parent_or_has_disks_stays() {
     on_both(|db| {
         let (web, lone, link) = stocked(db);
         let root = snapshot(&web, 1, None);
-        let leaf = Snapshot { kind: SnapshotKind::Run, ..snapshot(&web, 3, Some(&root)) };
+        let leaf = Snapshot { kind: SnapshotKind::Automatic, ..snapshot(&web, 3, Some(&root)) };
         let kept = snapshot(&web, 2, Some(&root));
         let foreign = snapshot(&lone, 4, None);
         db.write(|c| [&root, &leaf, &kept, &foreign].into_iter().try_for_each(|s| snapshots::insert(c, s)));

@@ -127,6 +127,7 @@ mod tests {
     fn view(owner: DiskOwner, desc: Option<&str>) -> DiskView {
         let id: DiskId = "0f6a9c1e-0000-4000-8000-00000000000d".parse().unwrap();
         let disk = Disk {
+            backing: None,
             id,
             owner,
             order: 1,

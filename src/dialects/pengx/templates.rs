@@ -277,6 +277,7 @@ mod tests {
         let id: DiskId = "bed05d84-7c44-4720-9588-57cbd8ecef8c".parse().unwrap();
         let template: TemplateId = "0f6a9c1e-0000-4000-8000-00000000000c".parse().unwrap();
         let disk = Disk {
+            backing: None,
             id,
             owner: DiskOwner::Template(template),
             order: 0,

@@ -329,6 +329,7 @@ pub(super) mod tests {
             maxmem: MiB(1024),
             desc: String::new(),
             pcivf: None,
+            snapshot: None,
             iso: None,
             seen: Seen::default(),
             vnc_password: Secret::new("s&cret".to_owned()),

@@ -21,7 +21,7 @@ use self::calls::{Calls, Missed};
 use self::errors::{Deed, Fault};
 use self::link::{Connection, Link};
 use self::states::power_state;
-use super::{Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb, bridges};
+use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb, bridges};
 use crate::error::{Error, Result};
 use crate::model::{
     DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, Mac, MiB, NicSpec, PowerState, VmId, VolumeSource,
@@ -269,6 +269,7 @@ impl Hypervisor for LibvirtHypervisor {
             live_disks: true,
             live_nics: true,
             live_disc: true,
+            live_chains: true,
             mac_prefix: [0x52, 0x54, 0x00],
         }
     }
@@ -391,6 +392,30 @@ impl Hypervisor for LibvirtHypervisor {
         })
     }
 
+    fn chain(&self, id: VmId, _order: u32) -> Result<Vec<VolumeSource>> {
+        Err(not_yet(id))
+    }
+
+    fn overlay_disks(&self, id: VmId, _overlays: &[DiskSpec]) -> Result<()> {
+        Err(not_yet(id))
+    }
+
+    fn start_block_job(&self, id: VmId, _order: u32, _job: &BlockJob) -> Result<()> {
+        Err(not_yet(id))
+    }
+
+    fn block_job(&self, id: VmId, _order: u32) -> Result<Option<BlockJobStatus>> {
+        Err(not_yet(id))
+    }
+
+    fn pivot(&self, id: VmId, _order: u32) -> Result<()> {
+        Err(not_yet(id))
+    }
+
+    fn abort_block_job(&self, id: VmId, _order: u32) -> Result<()> {
+        Err(not_yet(id))
+    }
+
     fn watch(&self, changed: Changed) {
         self.sure.link.listen(changed);
     }
@@ -398,6 +423,10 @@ impl Hypervisor for LibvirtHypervisor {
     fn has_bridge(&self, name: &str) -> Result<bool> {
         bridges::host_has_bridge(name)
     }
+}
+
+fn not_yet(id: VmId) -> Error {
+    Error::refused("libvirt", format!("vm {id}: block jobs are not there yet"))
 }
 
 /// libvirt's numbers are `major * 1,000,000 + minor * 1,000 + release`.

@@ -9,7 +9,7 @@ use crate::model::{
 use crate::operations::domain::{Machine, disk_spec};
 use crate::operations::vm::{noun, state_now, unless_off};
 use crate::operations::{Core, Operation, guard};
-use crate::storage::{Control, NewVolume, VolumeDriver};
+use crate::storage::{Content, Control, NewVolume, VolumeDriver};
 use crate::store::disks;
 use crate::tasks::Work;
 
@@ -44,12 +44,12 @@ impl Operation for CreateDisk {
         let vm = self.vm;
         let Plan { name, active, mut spec, disk, storlink, driver } = Plan::make(self, core)?;
         let undo = Compensation::DeleteVolume { storlink: storlink.id, volume: disk.volume.clone() };
-        let make = NewVolume { format: disk.format, size: disk.size, copy_of: None };
+        let make = NewVolume { format: disk.format, size: disk.size, content: Content::Zeros };
         let reporter = work.reporter();
         let progress = |percent: u32| reporter.progress(percent, "making the disk");
         let control = Control { cancel: reporter.cancel_flag(), progress: &progress };
         work.step(&undo, || driver.create(&disk.volume, &make, &control))?;
-        let plug = disk_spec(driver.as_ref(), &disk)?;
+        let plug = disk_spec(driver.as_ref(), &disk, Vec::new())?;
         spec.disks.push(plug.clone());
         spec.disks.sort_by_key(|disk| disk.order);
         work.step(&Compensation::Redefine { vm }, || core.hypervisor.define(&spec))?;
@@ -102,6 +102,7 @@ impl Plan {
             volume: VolumeName::new(id, format),
             desc: Some(wish.desc).filter(|desc| !desc.is_empty()),
             created_at: core.clock.now(),
+            backing: None,
         };
         Ok(Self { name, active, spec, disk, storlink, driver })
     }

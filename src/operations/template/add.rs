@@ -74,6 +74,7 @@ impl Operation for AddTemplate {
             volume,
             desc: None,
             created_at: now,
+            backing: None,
         };
         work.settle(&format!("template {} is added", template.name), &[], |tx| {
             // A volume has its name before its owner has rows, and keeps it until a task that failed has cleaned up.

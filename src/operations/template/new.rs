@@ -6,7 +6,7 @@ use crate::model::{
     StorlinkId, TaskKind, Template, TemplateId, VolumeName,
 };
 use crate::operations::{Core, Operation, guard, iso};
-use crate::storage::{Control, NewVolume};
+use crate::storage::{Content, Control, NewVolume};
 use crate::store::{disks, templates};
 use crate::tasks::Work;
 
@@ -54,7 +54,7 @@ impl Operation for NewTemplate {
         driver.usage()?;
         let (template, disk) = self.rows(core);
         let undo = Compensation::DeleteVolume { storlink: storlink.id, volume: disk.volume.clone() };
-        let make = NewVolume { format: self.format, size: self.size, copy_of: None };
+        let make = NewVolume { format: self.format, size: self.size, content: Content::Zeros };
         let reporter = work.reporter();
         let progress = |percent: u32| reporter.progress(percent, "making the disk");
         let control = Control { cancel: reporter.cancel_flag(), progress: &progress };
@@ -95,6 +95,7 @@ impl NewTemplate {
             volume: VolumeName::new(id, self.format),
             desc: None,
             created_at: now,
+            backing: None,
         };
         (template, disk)
     }

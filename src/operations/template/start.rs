@@ -1,5 +1,7 @@
 //! Starts a template in a domain of its own, so that a system can be installed on its disks from a disc.
 
+use std::collections::HashMap;
+
 use crate::error::Result;
 use crate::hypervisor::{Capabilities, Start};
 use crate::model::{Access, Compensation, Iso, Lock, MiB, Resource, Secret, TaskKind, Template, TemplateId, Vm};
@@ -93,6 +95,7 @@ impl StartTemplate {
             pcivf: None,
             iso: template.iso.clone(),
             vnc_password: password,
+            snapshot: None,
             seen: template.seen,
             created_at: template.created_at,
             recent_booted_at: template.recent_booted_at,
@@ -100,14 +103,14 @@ impl StartTemplate {
         };
         let (disks, storlinks) = core.store.read(|c| {
             let disks = disks::of_template(c, template.id)?;
-            let mut storlinks = std::collections::HashMap::new();
+            let mut storlinks = HashMap::new();
             for disk in &disks {
                 storlinks.insert(disk.storlink, guard::storlink(c, &core.pm, disk.storlink)?);
             }
             Ok((disks, storlinks))
         })?;
         let plugs = nics.into_iter().map(|nic| Plug { mac: nic.mac, switch: nic.switch }).collect();
-        Ok(Machine { vm, disks, plugs, storlinks })
+        Ok(Machine { vm, disks, below: HashMap::new(), plugs, storlinks })
     }
 }
 

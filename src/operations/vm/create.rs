@@ -1,13 +1,15 @@
 //! Creates a VM from a template or with an empty disk, and leaves it off.
 
+use std::collections::HashMap;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    Access, Compensation, Disk, DiskId, DiskOwner, Format, Iso, Lane, Lock, MiB, Name, Resource, Secret, Seen,
+    Access, Compensation, Disk, DiskId, DiskOwner, Format, Iso, Lane, Layer, Lock, MiB, Name, Resource, Secret, Seen,
     Storlink, StorlinkId, TaskKind, TemplateId, Vm, VmId, VolumeName,
 };
 use crate::operations::domain::{Machine, Plug};
 use crate::operations::{Core, Operation, guard, nic, template};
-use crate::storage::{Control, NewVolume, VolumeDriver};
+use crate::storage::{Content, Control, NewVolume, VolumeDriver};
 use crate::store::{disks, nics, vms};
 use crate::tasks::Work;
 
@@ -161,17 +163,17 @@ impl CreateVm {
             }
             // Read again at each use: the file may have been exchanged since the template was added.
             source.probe(&disk.volume, disk.format)?;
-            let copy_of = Some((source.source(&disk.volume)?, disk.format));
-            volumes.push(NewVolume { format, size: disk.size, copy_of });
+            let layer = Layer { source: source.source(&disk.volume)?, format: disk.format };
+            volumes.push(NewVolume { format, size: disk.size, content: Content::Copy(vec![layer]) });
         }
         match (volumes.first_mut(), self.os_disk_size) {
             (Some(os), Some(size)) => os.size = size,
             (Some(_), None) => {}
-            (None, Some(size)) => volumes.push(NewVolume { format, size, copy_of: None }),
+            (None, Some(size)) => volumes.push(NewVolume { format, size, content: Content::Zeros }),
             (None, None) => return Err(Error::invalid("os_disk_size", "is required without a template")),
         }
         if let Some(size) = self.extra_disk_size {
-            volumes.push(NewVolume { format, size, copy_of: None });
+            volumes.push(NewVolume { format, size, content: Content::Zeros });
         }
         Ok(volumes)
     }
@@ -197,6 +199,7 @@ impl CreateVm {
                 volume: VolumeName::new(disk, volume.format),
                 desc: None,
                 created_at: now,
+                backing: None,
             }
         };
         Machine {
@@ -213,12 +216,14 @@ impl CreateVm {
                 iso: self.iso.clone(),
                 seen: Seen::default(),
                 vnc_password: new_vnc_password(core),
+                snapshot: None,
                 created_at: now,
                 recent_booted_at: None,
                 updated_at: now,
             },
             disks: (0..).zip(volumes).map(disk).collect(),
             plugs: nics.iter().map(|nic| Plug { mac: nic.mac, switch: nic.switch.clone() }).collect(),
+            below: HashMap::new(),
             storlinks: [(storlink.id, storlink)].into(),
         }
     }

@@ -20,7 +20,7 @@ fn spec() -> DomainSpec {
 
 fn disk(order: u32, file: &str, format: Format, cache: CacheMode) -> DiskSpec {
     let id = format!("0c0ffee0-1111-4222-8333-44445555666{}", order % 10).parse().unwrap();
-    DiskSpec { id, order, source: VolumeSource::File(PathBuf::from(file)), format, cache }
+    DiskSpec { id, order, source: VolumeSource::File(PathBuf::from(file)), format, cache, backing: Vec::new() }
 }
 
 /// The document around its devices.
