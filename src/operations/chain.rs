@@ -3,6 +3,7 @@
 //! Law: whatever moment anything stops at, each disk still shows all that its guest was told is written. Rows say what a
 //! chain must be; the images' own headers are compared with them before and after every change.
 
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -230,16 +231,18 @@ pub(super) fn fold(
     let (top, Some(base)) = (driver.source(overlay)?, below.first()) else {
         return Err(Error::internal("an overlay of nothing"));
     };
-    let on_overlay = |state: PowerState| -> Result<bool> {
-        Ok(state.is_active() && core.hypervisor.chain(vm, order)?.first() == Some(&top))
-    };
-    let state = state_now(core, vm)?;
-    if on_overlay(state)? {
-        return fold_live(core, vm, order, driver, overlay, &BlockJob::Commit { top, base: base.source.clone() });
-    }
-    if !state.is_active() {
-        let control = Control { cancel: &std::sync::atomic::AtomicBool::new(false), progress: &|_| {} };
+    if !state_now(core, vm)?.is_active() {
+        let control = Control { cancel: &AtomicBool::new(false), progress: &|_| {} };
         driver.commit(overlay, below, &control)?;
+        return driver.set_aside(overlay);
+    }
+    let running = core.hypervisor.chain(vm, order)?;
+    if running.first() == Some(&top) {
+        return fold_live(core, vm, order, driver, overlay, &top, &base.source);
+    }
+    if running.contains(&top) {
+        let why = format!("somebody has put another image on {overlay}, the overlay of disk {order} of vm {vm}");
+        return Err(Error::refused("pengx", why));
     }
     driver.set_aside(overlay)
 }
@@ -252,17 +255,26 @@ fn fold_live(
     order: u32,
     driver: &dyn VolumeDriver,
     overlay: &VolumeName,
-    job: &BlockJob,
+    top: &VolumeSource,
+    base: &VolumeSource,
 ) -> Result<()> {
     if core.hypervisor.block_job(vm, order)?.is_none() {
-        core.hypervisor.start_block_job(vm, order, job)?;
+        let job = BlockJob::Commit { top: top.clone(), base: base.clone() };
+        core.hypervisor.start_block_job(vm, order, &job)?;
     }
     until_ready(core, vm, order, &|| Ok(()), &|_| {})?;
     let was_running = state_now(core, vm)? == PowerState::Running;
     if was_running {
         core.hypervisor.pause(vm)?;
     }
-    let done = core.hypervisor.pivot(vm, order).and_then(|()| driver.set_aside(overlay));
+    let moved = || {
+        core.hypervisor.pivot(vm, order)?;
+        if core.hypervisor.chain(vm, order)?.first() == Some(base) {
+            return driver.set_aside(overlay);
+        }
+        Err(Error::refused("the hypervisor", format!("disk {order} of vm {vm} has not moved off {overlay}")))
+    };
+    let done = moved();
     if was_running {
         core.hypervisor.unpause(vm)?;
     }
