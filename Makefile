@@ -1,5 +1,6 @@
 # make run         build pengx and run it here, on libvirt or else on a fake
 # make test        everything that must hold before a change goes in
+# make test-long   the same tests with more rounds, and those that are too long for it
 # make test-fresh  the same and `make run` in a bare Debian 12 (root only)
 # make bench       measurements
 # make deb         target/deb/pengx_VERSION_amd64.deb (PROFILE=dev builds it faster)
@@ -15,7 +16,7 @@ PROFILE ?= release
 DEB_VERSION ?= $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
 profile_dir = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
-.PHONY: run test test-fresh test-deb bench deb lint fmt
+.PHONY: run test test-long test-fresh test-deb bench deb lint fmt
 
 run:
 	@tests/lab/install.sh run
@@ -27,7 +28,8 @@ test:
 	@$(phase) "golden image" tests/lab/build-guest.sh -o "$(PENGX_LAB_CACHE)/golden.qcow2"
 	@$(MAKE) --no-print-directory lint
 	@$(phase) "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
-	@$(phase) "tests" cargo test --locked
+	@$(phase) "tests" cargo test --locked -- --show-output
+	@echo "== not run here: the long rounds (make test-long), a bare Debian (make test-fresh), measurements (make bench)"
 	@$(phase) "installed package" $(MAKE) --no-print-directory test-deb
 
 # The real program, of the profile that is there after the tests; twice, under two versions.
@@ -41,6 +43,11 @@ deb:
 	@cargo build --locked --profile $(PROFILE)
 	@docs/packaging/build-deb.sh target/$(profile_dir)/pengx '$(DEB_VERSION)'
 
+test-long:
+	@$(phase) "packages" tests/lab/install.sh test
+	@$(phase) "golden image" tests/lab/build-guest.sh -o "$(PENGX_LAB_CACHE)/golden.qcow2"
+	@$(phase) "long tests" env PENGX_TEST_LONG=1 cargo test --locked -- --show-output
+
 test-fresh:
 	@tests/lab/install.sh fresh
 	@exec tests/lab/fresh.sh
@@ -48,6 +55,7 @@ test-fresh:
 bench:
 	@tests/lab/install.sh test
 	@cargo bench --locked --bench api
+	@cargo bench --locked --bench disks
 
 lint:
 	@$(phase) "form" cargo fmt --check

@@ -1,0 +1,300 @@
+//! What copies, moves, backups and snapshots of a 4 GiB disk cost, beside plain `qemu-img convert` on the same files in the
+//! same run; and for how long a guest stands still meanwhile.
+//!
+//! The program itself on a private libvirtd with real QEMU (emulated, so its guest takes a core of its own), storlinks on the
+//! disk that holds `target/`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a measurement that cannot go on has failed"
+)]
+
+#[path = "../../tests/harness/libvirt.rs"]
+#[allow(dead_code, reason = "the tests stop and restart it as well")]
+mod libvirt;
+mod pauses;
+mod server;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use libvirt::Libvirtd;
+use pauses::Pauses;
+use server::Server;
+
+/// The disk that is copied.
+const MIB: u64 = 4096;
+/// The middle of so many snapshots.
+const SNAPSHOTS: usize = 5;
+/// Of an emulated guest.
+const BOOT: Duration = Duration::from_secs(150);
+
+fn main() {
+    let bench = Bench::new();
+    println!(
+        "a disk of {MIB} MiB: half random, a quarter text, a quarter zeros; {} cores",
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    );
+    println!("\n{:<44} {:>9} {:>9} {:>12}", "", "s", "MiB/s", "of qemu-img");
+    let vm = bench.vm("big", MIB);
+    let disk = bench.fill(&vm);
+    let convert =
+        bench.best_convert(&disk, &[&["-t", "none"], &["-t", "none", "-W", "-m", "16"], &["-t", "writeback"]]);
+    let zstd = bench.best_convert(
+        &disk,
+        &[
+            &["-t", "none", "-c", "-o", "compression_type=zstd"],
+            &["-t", "none", "-c", "-o", "compression_type=zstd", "-W", "-m", "16"],
+        ],
+    );
+    let before = bench.server.memory();
+    offline(&bench, &vm, convert, zstd);
+    snapshots(&bench, &vm, "off");
+    online(&bench, &vm, convert, zstd);
+    let after = bench.server.memory();
+    println!("\nthe server's memory in MB, now and at its highest: {before:?} before, {after:?} after");
+}
+
+fn offline(bench: &Bench, vm: &str, convert: Duration, zstd: Duration) {
+    bench.row("copy, off", convert, &|| bench.copy(vm, "copied"));
+    bench.delete("copied");
+    bench.row("backup, off", zstd, &|| bench.backup(vm));
+    bench.row("smigrate, off", convert, &|| bench.smigrate(vm, 2));
+    bench.smigrate(vm, 1);
+}
+
+/// The guest boots from its first disk and counts there, while the second one is what takes the time.
+fn online(bench: &Bench, vm: &str, convert: Duration, zstd: Duration) {
+    bench.post(&format!("/vms/{vm}/start/"), "", 200);
+    bench.until_it_lives(vm);
+    let pauses = Pauses::watch(&bench.libvirtd.uri);
+    bench.row("copy, while the guest runs", convert, &|| bench.copy(vm, "copied"));
+    println!("{:>84}", pauses.since());
+    bench.delete("copied");
+    bench.row("backup, while the guest runs", zstd, &|| bench.backup(vm));
+    println!("{:>84}", pauses.since());
+    bench.row("smigrate, while the guest runs", convert, &|| bench.smigrate(vm, 2));
+    println!("{:>84}", pauses.since());
+    snapshots(bench, vm, "while the guest runs");
+    println!("{:>84}", pauses.since());
+    bench.post(&format!("/vms/{vm}/poweroff/"), "", 200);
+}
+
+/// Of the large disk and of a small one: the same, if it does not depend on the size.
+fn snapshots(bench: &Bench, large: &str, how: &str) {
+    let small = bench.vm("small", 64);
+    if how != "off" {
+        bench.post(&format!("/vms/{small}/start/"), "", 200);
+        bench.until_it_lives(&small);
+    }
+    for (vm, size) in [(large, MIB), (small.as_str(), 64)] {
+        let (mut taken, mut deleted) = (Vec::new(), Vec::new());
+        for n in 0..SNAPSHOTS {
+            let body = format!("<snapshot><name>s{n}</name><storlink>1</storlink></snapshot>");
+            let began = Instant::now();
+            let made = bench.post(&format!("/vms/{vm}/snapshots/"), &body, 201);
+            taken.push(began.elapsed());
+            let id = made.split("id=\"").nth(1).unwrap().split('"').next().unwrap();
+            let began = Instant::now();
+            bench.server.ask("DELETE", &format!("/vms/{vm}/snapshots/{id}/"), "", 204);
+            deleted.push(began.elapsed());
+        }
+        taken.sort();
+        deleted.sort();
+        let middle = SNAPSHOTS / 2;
+        println!(
+            "snapshot of a VM with {size:>4} MiB, {how}: taken in {:.0} ms, deleted in {:.0} ms",
+            taken[middle].as_secs_f64() * 1e3,
+            deleted[middle].as_secs_f64() * 1e3
+        );
+    }
+    if how != "off" {
+        bench.post(&format!("/vms/{small}/poweroff/"), "", 200);
+    }
+    bench.delete("small");
+}
+
+struct Bench {
+    /// First, so that it ends before what it uses.
+    server: Server,
+    libvirtd: Libvirtd,
+    dir: tempfile::TempDir,
+    template: String,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("disks").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let libvirtd = Libvirtd::start("bench");
+        let server = Server::start(dir.path(), &libvirtd.uri);
+        for (n, name) in ["one", "two"].into_iter().enumerate() {
+            let link = dir.path().join(name);
+            std::fs::create_dir(&link).unwrap();
+            let body = format!(
+                "<storlink><name>{name}</name><link>{}</link><type>LO</type><level>FL</level></storlink>",
+                link.display()
+            );
+            server.ask("POST", "/storlinks/create/", &body, 201);
+            assert!(server.ask("GET", "/storlinks/", "", 200).contains(&format!("id=\"{}\"", n + 1)));
+        }
+        let disk = uuid::Uuid::new_v4();
+        std::fs::copy(golden(), dir.path().join("one").join(format!("{disk}.qcow2"))).unwrap();
+        let body = format!(
+            "<template><name>golden</name><os>OTHER</os><os_arch>X64</os_arch><disk><storlink>1</storlink>\
+             <uuid>{disk}</uuid><format>qcow2</format></disk></template>"
+        );
+        server.ask("POST", "/templates/add/", &body, 201);
+        let templates = server.ask("GET", "/templates/", "", 200);
+        let template = templates.split("id=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        Self { server, libvirtd, dir, template }
+    }
+
+    fn post(&self, uri: &str, body: &str, status: u16) -> String {
+        self.server.ask("POST", uri, body, status)
+    }
+
+    fn vm(&self, name: &str, extra: u64) -> String {
+        let body = format!(
+            "<vm><name>{name}</name><template>{}</template><storlink>1</storlink><cpu_core>1</cpu_core>\
+             <memory>128</memory><extra_disk_size>{extra}</extra_disk_size></vm>",
+            self.template
+        );
+        self.post("/vms/", &body, 201);
+        self.id(name)
+    }
+
+    fn id(&self, name: &str) -> String {
+        let list = self.server.ask("GET", "/vms/", "", 200);
+        let before = list.split(&format!("<name>{name}</name>")).next().unwrap();
+        before.rsplit("<vm id=\"").next().unwrap().split('"').next().unwrap().to_owned()
+    }
+
+    /// Fills the extra disk of a VM that is off; its image.
+    fn fill(&self, vm: &str) -> PathBuf {
+        let raw = self.dir.path().join("data.raw");
+        write_data(&raw);
+        let disk = self.image(vm, 1);
+        qemu_img(&["convert", "-n", "-f", "raw", "-O", "qcow2", raw.to_str().unwrap(), disk.to_str().unwrap()]);
+        std::fs::remove_file(raw).unwrap();
+        disk
+    }
+
+    fn image(&self, vm: &str, order: usize) -> PathBuf {
+        let list = self.libvirtd.virsh(&["domblklist", vm]);
+        let images = list.lines().filter_map(|line| line.split_whitespace().nth(1)).filter(|image| *image != "-");
+        PathBuf::from(images.collect::<Vec<_>>()[order])
+    }
+
+    fn best_convert(&self, disk: &Path, tries: &[&[&str]]) -> Duration {
+        let to = self.dir.path().join("two").join("beside");
+        let mut best = Duration::MAX;
+        for flags in tries {
+            let began = Instant::now();
+            let (from, to) = (disk.to_str().unwrap(), to.to_str().unwrap());
+            qemu_img(&[&["convert", "-f", "qcow2", "-O", "qcow2"], *flags, &[from, to]].concat());
+            std::fs::File::open(to).unwrap().sync_all().unwrap();
+            let took = began.elapsed();
+            println!(
+                "{:<44} {:>9.2} {:>9.0}",
+                format!("qemu-img convert {}", flags.join(" ")),
+                took.as_secs_f64(),
+                rate(took)
+            );
+            best = best.min(took);
+            std::fs::remove_file(to).unwrap();
+        }
+        best
+    }
+
+    fn row(&self, what: &str, ceiling: Duration, act: &dyn Fn()) {
+        let began = Instant::now();
+        act();
+        let took = began.elapsed();
+        let of = ceiling.as_secs_f64() / took.as_secs_f64();
+        println!("{what:<44} {:>9.2} {:>9.0} {of:>12.2}", took.as_secs_f64(), rate(took));
+    }
+
+    fn copy(&self, vm: &str, name: &str) {
+        self.post(&format!("/vms/{vm}/copy/"), &format!("<vm><name>{name}</name><storlink>2</storlink></vm>"), 201);
+    }
+
+    fn backup(&self, vm: &str) {
+        let body = "<backup><backup_name>b</backup_name><storlink>2</storlink></backup>";
+        self.post(&format!("/vms/{vm}/backups/"), body, 200);
+    }
+
+    fn smigrate(&self, vm: &str, to: u32) {
+        self.post(&format!("/vms/{vm}/smigrate/"), &format!("<vm><storlink>{to}</storlink></vm>"), 201);
+    }
+
+    fn delete(&self, name: &str) {
+        self.server.ask("DELETE", &format!("/vms/{}/", self.id(name)), "", 204);
+    }
+
+    /// Until the guest has got an answer of its agent through: it has booted.
+    fn until_it_lives(&self, vm: &str) {
+        let deadline = Instant::now() + BOOT;
+        let ping = r#"{"execute":"guest-ping"}"#;
+        loop {
+            let asked = Command::new("virsh")
+                .args(["-q", "-c", &self.libvirtd.uri, "qemu-agent-command", vm, ping])
+                .output()
+                .unwrap();
+            if asked.status.success() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the guest does not boot");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+fn rate(took: Duration) -> f64 {
+    MIB as f64 / took.as_secs_f64()
+}
+
+fn golden() -> PathBuf {
+    let image = std::env::var_os("PENGX_LAB_CACHE")
+        .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("lab"), PathBuf::from)
+        .join("golden.qcow2");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/build-guest.sh");
+    assert!(Command::new(script).arg("-o").arg(&image).status().unwrap().success());
+    image
+}
+
+fn qemu_img(args: &[&str]) {
+    let done = Command::new("qemu-img").args(args).output().unwrap();
+    assert!(done.status.success(), "qemu-img {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Half of it random, a quarter text, a quarter zeros, in turns of a MiB.
+fn write_data(path: &Path) {
+    let mut file = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(path).unwrap());
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let text: Vec<u8> =
+        b"the quick brown fox jumps over the lazy dog; ".iter().copied().cycle().take(1 << 20).collect();
+    let mut random = vec![0_u8; 1 << 20];
+    for mib in 0..MIB {
+        match mib % 4 {
+            0 | 1 => {
+                for word in random.chunks_exact_mut(8) {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    word.copy_from_slice(&state.to_le_bytes());
+                }
+                file.write_all(&random).unwrap();
+            }
+            2 => file.write_all(&text).unwrap(),
+            _ => file.write_all(&[0; 1 << 20]).unwrap(),
+        }
+    }
+    file.into_inner().unwrap().sync_all().unwrap();
+}
