@@ -1,14 +1,15 @@
 #!/bin/bash
 # Makes the golden guest: a small bootable image of Debian's kernel, busybox and the QEMU
 # guest agent. Needs no root, no loop device and no mount. Does nothing when the image
-# is already there and was made by this very script.
+# is already there and was made by this very script and counter.c.
 #
 #   build-guest.sh -o IMAGE.qcow2 [-r IMAGE.raw]
 #
-# Disk (64 MiB, MBR, BIOS boot):
+# Disk (96 MiB, MBR, BIOS boot):
 #   1  FAT16   1..33 MiB   syslinux, kernel, initramfs
 #   2  raw    33..34 MiB   heartbeat, see below; byte offset 34603008
 #   3  ext4   34..64 MiB   /data: boot counter, markers of tests
+#   4  raw    64..96 MiB   numbers, see below; byte offset 67108864
 #
 # The guest
 # - says PENGX-GUEST-READY on the serial console and on the screen, and goes on to show
@@ -19,6 +20,8 @@
 #       mem=<KiB> disks=vda,vdb nics=1 cd=<volume label, - without a disc>
 #   where cpus are those online, mem goes down and up with the balloon, and a blank in
 #   the label is shown as _;
+# - counts: one more number each 20 ms to partition 4, and to every other disk of at least
+#   16 MiB that is blank or was counted on (counter.c);
 # - powers off at the ACPI button, shuts down or reboots at the agent's word;
 # - takes new network cards (DHCP), CPUs and disks into use; has a shell on ttyS0.
 # It needs 96 MiB of memory, and a disk on virtio, SCSI, SATA or IDE.
@@ -32,7 +35,7 @@ while getopts o:r: option; do
     case $option in o) out=$OPTARG ;; r) raw=$OPTARG ;; *) exit 2 ;; esac
 done
 [ -n "$out" ] || die "which image? (-o IMAGE.qcow2)"
-self=$(realpath "$0") out=$(realpath -m "$out")
+here=$(dirname "$(realpath "$0")") out=$(realpath -m "$out")
 mkdir -p "$(dirname "$out")"
 
 to_raw() {
@@ -46,12 +49,13 @@ to_raw() {
 record=$(dirname "$out")/.$(basename "$out").built
 exec 9<>"$record"
 flock 9
-stamp=$(sha256sum <"$self")
+stamp=$(cat "$here/build-guest.sh" "$here/counter.c" | sha256sum)
 if [ -e "$out" ] && [ "$(cat "$record")" = "$stamp" ]; then
     [ -z "$raw" ] || [ -e "$raw" ] || to_raw
     exit 0
 fi
 
+command -v gcc >/dev/null || die "no C compiler: gcc is not on PATH (on Debian: apt-get install build-essential)"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
@@ -88,6 +92,8 @@ mkdir -p root/{bin,sbin,etc/acpi/PWRF,proc,sys,dev,run,tmp,data,var/run,var/loca
     "root/lib/modules/$version"
 cp "$busybox" root/bin/
 cp tree/usr/sbin/qemu-ga root/usr/sbin/
+gcc -std=gnu11 -O2 -Wall -Wextra -static -s -o root/sbin/counter "$here/counter.c" ||
+    die "counter.c does not compile; gcc's words are above"
 
 # The agent is the real one, with this machine's libraries (QEMU needs the same ones).
 needed=$(ldd tree/usr/sbin/qemu-ga)
@@ -129,7 +135,7 @@ ip link set lo up
 hostname pengx-guest
 ln -sf /proc/mounts /etc/mtab
 
-# Our disk is the one with three partitions.
+# Our disk is the one with partitions.
 tries=0 DISK=
 while [ $tries -lt 50 ] && [ -z "$DISK" ]; do
     for d in vda sda vdb sdb; do [ -b /dev/${d}3 ] && DISK=$d && break; done
@@ -161,6 +167,7 @@ acpid -c /etc/acpi -l /dev/null -p /run/acpid.pid
 ) &
 
 /sbin/heartbeat &
+[ -n "$DISK" ] && /sbin/counter $DISK </dev/null >/dev/console 2>&1 &
 echo "PENGX-GUEST-READY boots=$BOOTS boot=$BOOTID" > /dev/console
 echo "PENGX-GUEST-READY boots=$BOOTS" > /dev/tty0 2>/dev/null
 while :; do setsid sh -c 'exec sh </dev/ttyS0 >/dev/ttyS0 2>&1'; sleep 1; done
@@ -249,13 +256,14 @@ echo 'root:x:0:' >root/etc/group
 # ---- disk -----------------------------------------------------------------------
 
 mib=$((1024 * 1024))
-truncate -s 64M disk
+truncate -s 96M disk
 sfdisk -q disk <<'TABLE'
 label: dos
 label-id: 0x50454e47
 start=2048,  size=65536, type=6, bootable
 start=67584, size=2048,  type=da
-start=69632, type=83
+start=69632, size=61440, type=83
+start=131072, type=da
 TABLE
 cat >syslinux.cfg <<'SYSLINUX'
 DEFAULT pengx
