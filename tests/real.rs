@@ -2,6 +2,7 @@
 //! storage, real signals.
 
 mod changes;
+mod counters;
 mod creates;
 mod disc;
 mod guests;
