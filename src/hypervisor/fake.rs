@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::chains::Job;
 use self::faults::Faults;
 use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +40,7 @@ struct State {
     bridges: Vec<String>,
     screens: u16,
     can: Capabilities,
+    jobs_are_held: bool,
 }
 
 struct Domain {
@@ -56,13 +58,20 @@ struct Run {
     screen: u16,
     /// What it was started with and what was plugged in since, whatever was defined meanwhile.
     has: DomainSpec,
-    /// By the order of the disk: jobs that are ready.
-    jobs: BTreeMap<u32, BlockJob>,
+    /// By the order of the disk.
+    jobs: BTreeMap<u32, Job>,
 }
 
 impl Run {
-    fn holds(&self, file: &Path) -> bool {
-        self.has.disks.iter().any(|disk| path(disk) == file)
+    /// Nobody else may read it.
+    fn writes(&self, image: &VolumeSource) -> bool {
+        let disks = self.has.disks.iter().any(|disk| disk.source == *image);
+        disks || self.jobs.values().any(|job| job.writes(image))
+    }
+
+    /// Nobody else may write it.
+    fn reads(&self, image: &VolumeSource) -> bool {
+        self.has.disks.iter().any(|disk| disk.backing.iter().any(|layer| layer.source == *image))
     }
 }
 
@@ -85,6 +94,7 @@ impl FakeHypervisor {
             bridges: ["xenbr0", "xenbr1", "virbr0"].map(str::to_owned).to_vec(),
             screens: 0,
             can: everything(),
+            jobs_are_held: false,
         };
         let world = World { state: Mutex::new(state), listeners: Mutex::default(), faults: Faults::default() };
         Self { world: Arc::new(world) }
@@ -177,6 +187,11 @@ impl FakeHypervisor {
         change(&mut self.world.lock().can);
     }
 
+    /// `true`: block jobs that are begun from now on move nothing, until `false`.
+    pub fn hold_jobs(&self, hold: bool) {
+        self.world.lock().hold_jobs(hold);
+    }
+
     /// The bridges of the host.
     pub fn set_bridges(&self, names: &[&str]) {
         self.world.lock().bridges = names.iter().map(|&name| name.to_owned()).collect();
@@ -249,11 +264,17 @@ impl State {
     }
 
     fn check_disk(&self, id: VmId, disk: &DiskSpec) -> Result<()> {
-        let file = path(disk);
+        self.check_image(id, &disk.source, true)?;
+        disk.backing.iter().try_for_each(|layer| self.check_image(id, &layer.source, false))
+    }
+
+    /// It is there, and no other domain stands in the way.
+    fn check_image(&self, id: VmId, image: &VolumeSource, to_write: bool) -> Result<()> {
+        let VolumeSource::File(file) = image;
         check_file(file)?;
-        let held =
-            |(other, domain): (&VmId, &Domain)| *other != id && domain.run.as_ref().is_some_and(|run| run.holds(file));
-        if self.domains.iter().any(held) {
+        let others = self.domains.iter().filter(|(other, _)| **other != id);
+        let mut runs = others.filter_map(|(_, domain)| domain.run.as_ref());
+        if runs.any(|run| run.writes(image) || (to_write && run.reads(image))) {
             return Err(refused(format!("Is another process using the image [{}]?", file.display())));
         }
         Ok(())
@@ -519,8 +540,7 @@ impl Hypervisor for FakeHypervisor {
         self.world.read(Verb::BlockJob, |state| {
             state.disk(id, order, Verb::BlockJob)?;
             let run = state.domains.get(&id).and_then(|domain| domain.run.as_ref());
-            let job = run.and_then(|run| run.jobs.get(&order));
-            Ok(job.map(|_| BlockJobStatus { done: 1, total: 1, ready: true }))
+            Ok(run.and_then(|run| run.jobs.get(&order)).map(Job::status))
         })?
     }
 
@@ -530,7 +550,10 @@ impl Hypervisor for FakeHypervisor {
 
     fn abort_block_job(&self, id: VmId, order: u32) -> Result<()> {
         self.world.effect(Verb::AbortBlockJob, |state| {
-            state.run(id, Verb::AbortBlockJob)?.jobs.remove(&order);
+            if state.domains.get(&id).is_some_and(|domain| domain.run.is_some()) {
+                state.disk(id, order, Verb::AbortBlockJob)?;
+                state.run(id, Verb::AbortBlockJob)?.jobs.remove(&order);
+            }
             Ok(())
         })
     }

@@ -141,10 +141,35 @@ pub enum BlockJob {
     Mirror { to: Layer },
 }
 
+impl BlockJob {
+    /// Refuses what makes no sense on this chain.
+    fn check(&self, by: &str, chain: &[Layer]) -> Result<()> {
+        let place = |image: &VolumeSource| {
+            let found = chain.iter().position(|layer| layer.source == *image);
+            found.ok_or_else(|| Error::refused(by, format!("{} is not in the chain of the disk", path(image))))
+        };
+        let why = match self {
+            Self::Commit { top, base } if place(base)? != place(top)? + 1 => {
+                format!("{} is not right below {}", path(base), path(top))
+            }
+            Self::Pull { base: Some(base) } if place(base)? == 0 => {
+                format!("{} is what the guest writes to", path(base))
+            }
+            Self::Mirror { to } if chain.iter().any(|layer| layer.source == to.source) => {
+                format!("{} is in the chain of the disk already", path(&to.source))
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::refused(by, why))
+    }
+}
+
 /// In bytes; what remains may grow while the guest writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BlockJobStatus {
+    /// At most `total`.
     pub done: u64,
+    /// Never 0.
     pub total: u64,
     /// It only waits for [`Hypervisor::pivot`].
     pub ready: bool,
@@ -197,4 +222,25 @@ fn place_taken(id: VmId, order: u32) -> Error {
         format!("running with another disk in place {order}"),
         "pull that one out first",
     )
+}
+
+fn path(image: &VolumeSource) -> std::path::Display<'_> {
+    let VolumeSource::File(file) = image;
+    file.display()
+}
+
+/// Why a disk is not moved onto an overlay of something else.
+fn not_on_this(by: &str, overlay: &DiskSpec) -> Error {
+    let why = format!("{} is not an overlay of what disk {} is on", path(&overlay.source), overlay.order);
+    Error::refused(by, why)
+}
+
+/// Why no second job is begun on a disk, and why it is not moved meanwhile.
+fn job_runs(id: VmId, order: u32) -> Error {
+    Error::wrong_state(format!("vm {id}"), format!("moving the data of disk {order}"), "wait for the block job")
+}
+
+/// Why a disk is not moved to the other image, or no job is there that could.
+fn not_ready(id: VmId, order: u32) -> Error {
+    Error::wrong_state(format!("vm {id}"), format!("without a block job on disk {order} that is ready"), "wait for one")
 }

@@ -1,16 +1,36 @@
 //! Overlays and block jobs of the fake: its guests write nothing, but the images are real, so data is moved by the real
-//! tool. A job is done when it is begun, or ready.
+//! tool. Unless jobs are held, one is over when it is begun, or ready.
 
 use std::time::Duration;
 
-use super::{State, path, refused};
+use super::{Run, State, path, refused};
 use crate::error::{Error, Result};
 use crate::exec::{Command, Runner, SystemRunner};
-use crate::hypervisor::{BlockJob, Verb};
-use crate::model::{DiskSpec, Layer, PowerState, VmId, VolumeSource};
+use crate::hypervisor::{self, BlockJob, BlockJobStatus, Verb};
+use crate::model::{DiskSpec, Layer, VmId, VolumeSource};
+
+const BY: &str = "the fake hypervisor";
 
 /// For the images of tests and demonstrations.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+pub(super) struct Job {
+    job: BlockJob,
+    ready: bool,
+}
+
+impl Job {
+    pub(super) fn status(&self) -> BlockJobStatus {
+        BlockJobStatus { done: u64::from(self.ready), total: 1, ready: self.ready }
+    }
+
+    pub(super) fn writes(&self, image: &VolumeSource) -> bool {
+        match &self.job {
+            BlockJob::Commit { base: to, .. } | BlockJob::Mirror { to: Layer { source: to, .. } } => to == image,
+            BlockJob::Pull { .. } => false,
+        }
+    }
+}
 
 impl State {
     /// The disk of a running or paused guest.
@@ -26,14 +46,14 @@ impl State {
     }
 
     pub(super) fn overlay_disks(&mut self, id: VmId, overlays: &[DiskSpec]) -> Result<()> {
+        self.run(id, Verb::OverlayDisks)?;
         for overlay in overlays {
-            let has = self.disk(id, overlay.order, Verb::OverlayDisks)?.clone();
+            let has = self.disk(id, overlay.order, Verb::OverlayDisks)?;
             if overlay.backing != has.chain() {
-                let (file, order) = (path(overlay).display(), overlay.order);
-                return Err(refused(format!("{file} is not an overlay of what disk {order} is on")));
+                return Err(hypervisor::not_on_this(BY, overlay));
             }
-            self.check_disk(id, overlay)?;
             self.no_job(id, overlay.order)?;
+            self.check_disk(id, overlay)?;
         }
         for overlay in overlays {
             *self.disk_mut(id, overlay.order, Verb::OverlayDisks)? = overlay.clone();
@@ -42,68 +62,109 @@ impl State {
     }
 
     fn no_job(&mut self, id: VmId, order: u32) -> Result<()> {
-        if self.run(id, Verb::StartBlockJob)?.jobs.contains_key(&order) {
-            return Err(Error::wrong_state(format!("vm {id}"), "moving data of this disk", "wait for the block job"));
+        match self.run(id, Verb::StartBlockJob)?.jobs.get(&order) {
+            Some(_) => Err(hypervisor::job_runs(id, order)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn start_block_job(&mut self, id: VmId, order: u32, job: &BlockJob) -> Result<()> {
+        let disk = self.disk(id, order, Verb::StartBlockJob)?.clone();
+        self.no_job(id, order)?;
+        job.check(BY, &disk.chain())?;
+        match job {
+            BlockJob::Commit { base: to, .. } => self.check_image(id, to, true)?,
+            BlockJob::Mirror { to } => self.check_image(id, &to.source, true)?,
+            BlockJob::Pull { .. } => {}
+        }
+        self.run(id, Verb::StartBlockJob)?.jobs.insert(order, Job { job: job.clone(), ready: false });
+        if !self.jobs_are_held {
+            self.finish(id, order);
         }
         Ok(())
     }
 
-    pub(super) fn start_block_job(&mut self, id: VmId, order: u32, job: &BlockJob) -> Result<()> {
-        self.no_job(id, order)?;
-        let disk = self.disk(id, order, Verb::StartBlockJob)?.clone();
-        let chain = disk.chain();
-        match job {
-            BlockJob::Commit { top, base } => {
-                let at = place(&chain, top)?;
-                if chain.get(at + 1).map(|layer| &layer.source) != Some(base) {
-                    return Err(refused("the base is not right below the top".to_owned()));
-                }
+    pub(super) fn hold_jobs(&mut self, hold: bool) {
+        self.jobs_are_held = hold;
+        if hold {
+            return;
+        }
+        let runs = self.domains.iter().filter_map(|(id, domain)| Some((*id, domain.run.as_ref()?)));
+        let waiting = |(id, run): (VmId, &Run)| -> Vec<(VmId, u32)> {
+            run.jobs.iter().filter(|(_, job)| !job.ready).map(|(order, _)| (id, *order)).collect()
+        };
+        let waiting: Vec<_> = runs.flat_map(waiting).collect();
+        for (id, order) in waiting {
+            self.finish(id, order);
+        }
+    }
+
+    /// Moves the data of a job. Nobody is told why one fails: it is gone, and the disk is on what it was on.
+    fn finish(&mut self, id: VmId, order: u32) {
+        if let Err(error) = self.move_data(id, order) {
+            tracing::warn!(vm = %id, order, error = error.story(), "a block job failed");
+            if let Ok(run) = self.run(id, Verb::BlockJob) {
+                run.jobs.remove(&order);
+            }
+        }
+    }
+
+    fn move_data(&mut self, id: VmId, order: u32) -> Result<()> {
+        let disk = self.disk(id, order, Verb::BlockJob)?.clone();
+        let jobs = &mut self.run(id, Verb::BlockJob)?.jobs;
+        let Some(job) = jobs.get_mut(&order) else { return Ok(()) };
+        let mut chain = disk.chain();
+        match &job.job {
+            BlockJob::Commit { top, .. } => {
                 commit(top)?;
-                if at > 0 {
-                    let disk = self.disk_mut(id, order, Verb::StartBlockJob)?;
-                    disk.backing.remove(at - 1);
-                    return reattach(&chain, at - 1, at + 1);
+                let Some(above) = chain.iter().position(|layer| layer.source == *top).and_then(|at| at.checked_sub(1))
+                else {
+                    job.ready = true;
+                    return Ok(());
+                };
+                chain.remove(above + 1);
+                if let [upper, lower, ..] = chain.get(above..).unwrap_or_default() {
+                    reattach(upper, lower)?;
                 }
             }
             BlockJob::Pull { base } => {
-                let onto = base.as_ref().map(|base| place(&chain, base)).transpose()?;
-                let below = onto.and_then(|at| chain.get(at));
-                pull(&disk.source, below)?;
-                let disk = self.disk_mut(id, order, Verb::StartBlockJob)?;
-                disk.backing = onto.map_or_else(Vec::new, |at| chain.into_iter().skip(at).collect());
-                return Ok(());
+                let at = chain.iter().position(|layer| Some(&layer.source) == base.as_ref());
+                chain.drain(1..at.unwrap_or(chain.len()));
+                pull(&disk.source, chain.get(1))?;
             }
             BlockJob::Mirror { to } => {
-                super::check_file(file(&to.source))?;
                 copy(&disk, to)?;
+                job.ready = true;
+                return Ok(());
             }
         }
-        self.run(id, Verb::StartBlockJob)?.jobs.insert(order, job.clone());
+        jobs.remove(&order);
+        self.disk_mut(id, order, Verb::BlockJob)?.backing = chain.split_off(1);
         Ok(())
     }
 
     pub(super) fn pivot(&mut self, id: VmId, order: u32) -> Result<()> {
-        let job = self.run(id, Verb::Pivot)?.jobs.remove(&order);
+        self.disk(id, order, Verb::Pivot)?;
+        let jobs = &mut self.run(id, Verb::Pivot)?.jobs;
+        if !jobs.get(&order).is_some_and(|job| job.ready) {
+            return Err(hypervisor::not_ready(id, order));
+        }
+        let Some(Job { job, .. }) = jobs.remove(&order) else { return Err(hypervisor::not_ready(id, order)) };
         let disk = self.disk_mut(id, order, Verb::Pivot)?;
         match job {
-            Some(BlockJob::Commit { .. }) if !disk.backing.is_empty() => {
-                let base = disk.backing.remove(0);
-                (disk.source, disk.format) = (base.source, base.format);
-                Ok(())
-            }
-            Some(BlockJob::Mirror { to }) => {
+            BlockJob::Mirror { to } => {
                 (disk.source, disk.format) = (to.source, to.format);
                 disk.backing.clear();
-                Ok(())
             }
-            _ => Err(Verb::Pivot.wrong_state(id, PowerState::Running)),
+            BlockJob::Commit { .. } | BlockJob::Pull { .. } => {
+                if !disk.backing.is_empty() {
+                    let base = disk.backing.remove(0);
+                    (disk.source, disk.format) = (base.source, base.format);
+                }
+            }
         }
+        Ok(())
     }
-}
-
-fn place(chain: &[Layer], source: &VolumeSource) -> Result<usize> {
-    let found = chain.iter().position(|layer| layer.source == *source);
-    found.ok_or_else(|| refused(format!("{} is not in the chain", file(source).display())))
 }
 
 fn file(source: &VolumeSource) -> &std::path::Path {
@@ -115,9 +176,8 @@ fn commit(top: &VolumeSource) -> Result<()> {
     run(tool().args(["commit", "-q", "-d", "-f", "qcow2"]).arg(file(top)))
 }
 
-/// The image at `upper` reads from the one at `lower` from now on; both are in place.
-fn reattach(chain: &[Layer], upper: usize, lower: usize) -> Result<()> {
-    let (Some(upper), Some(lower)) = (chain.get(upper), chain.get(lower)) else { return Ok(()) };
+/// The upper image reads from the lower one from now on.
+fn reattach(upper: &Layer, lower: &Layer) -> Result<()> {
     let command = tool().args(["rebase", "-q", "-u", "-f", "qcow2", "-F", lower.format.word(), "-b"]);
     run(command.arg(file(&lower.source)).arg(file(&upper.source)))
 }

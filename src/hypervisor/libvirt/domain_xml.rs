@@ -1,15 +1,19 @@
 //! libvirt's document of a domain: written from a [`DomainSpec`], whole or the one device that is plugged in; read for the
-//! screen and the devices of one that runs. Pure.
+//! screen, the devices and the images of one that runs. Pure.
 //!
-//! Formats are declared and the empty `backingStore` ends the chain, so neither libvirt nor QEMU ever looks into a disk
-//! that a guest has written to find out what it is.
+//! Every image of a chain is declared with its format, and the empty `backingStore` ends it, so neither libvirt nor QEMU
+//! ever looks into what a guest has written to find out what it is or what it is on.
+
+mod images;
 
 use askama::Template;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
 use crate::error::{Error, Result};
-use crate::model::{CacheMode, DiskSpec, DomainSpec, Mac, NicLink, NicSpec, VncEndpoint, VolumeSource};
+use crate::model::{CacheMode, DiskSpec, DomainSpec, Layer, Mac, NicLink, NicSpec, VncEndpoint, VolumeSource};
+
+pub(super) use images::{Images, LiveDisk, images};
 
 /// RFB authenticates with DES, whose key has so many characters.
 const MAX_VNC_PASSWORD: usize = 8;
@@ -41,8 +45,15 @@ struct DiskXml<'a> {
     format: &'static str,
     cache: &'static str,
     file: &'a str,
+    /// From the next image to the last; each is written inside the one that is on it.
+    backing: Vec<LayerXml<'a>>,
     target: String,
     serial: String,
+}
+
+struct LayerXml<'a> {
+    format: &'static str,
+    file: &'a str,
 }
 
 struct DriveXml<'a> {
@@ -74,6 +85,26 @@ struct NicDocument<'a> {
     nic: NicXml<'a>,
 }
 
+/// Moves the disks onto overlays that are there, and names the others, lest libvirt chooses for them.
+#[derive(Template)]
+#[template(path = "libvirt/overlays.xml")]
+struct OverlaysDocument<'a> {
+    overlays: Vec<OverlayXml<'a>>,
+    others: Vec<&'a str>,
+}
+
+struct OverlayXml<'a> {
+    target: String,
+    format: &'static str,
+    file: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "libvirt/mirror.xml")]
+struct MirrorDocument<'a> {
+    to: LayerXml<'a>,
+}
+
 impl<'a> DiskXml<'a> {
     fn new(disk: &'a DiskSpec) -> Result<Self> {
         Ok(Self {
@@ -83,9 +114,16 @@ impl<'a> DiskXml<'a> {
                 CacheMode::Writeback => "writeback",
             },
             file: file("disk", &disk.source)?,
+            backing: disk.backing.iter().map(LayerXml::new).collect::<Result<_>>()?,
             target: target(disk.order),
             serial: disk.id.0.simple().to_string().chars().take(SERIAL_CHARS).collect(),
         })
+    }
+}
+
+impl<'a> LayerXml<'a> {
+    fn new(layer: &'a Layer) -> Result<Self> {
+        Ok(Self { format: layer.format.word(), file: file("image", &layer.source)? })
     }
 }
 
@@ -144,6 +182,23 @@ pub(super) fn nic(nic: &NicSpec) -> Result<String> {
 /// The document that puts the disc into the drive, or takes out what is there.
 pub(super) fn drive(disc: Option<&VolumeSource>) -> Result<String> {
     rendered(&DriveDocument { drive: DriveXml::new(disc)? })
+}
+
+/// The document that moves the disks of a domain onto overlays, and leaves alone the other ones that it has.
+pub(super) fn overlays(overlays: &[DiskSpec], targets: &[String]) -> Result<String> {
+    let mut moved = Vec::new();
+    for disk in overlays {
+        let file = file("overlay", &disk.source)?;
+        moved.push(OverlayXml { target: target(disk.order), format: disk.format.word(), file });
+    }
+    let is_other = |target: &&str| moved.iter().all(|overlay| overlay.target != *target);
+    let others = targets.iter().map(String::as_str).filter(is_other).collect();
+    rendered(&OverlaysDocument { overlays: moved, others })
+}
+
+/// The document of the image that a disk is mirrored to.
+pub(super) fn mirror(to: &Layer) -> Result<String> {
+    rendered(&MirrorDocument { to: LayerXml::new(to)? })
 }
 
 fn rendered(document: &impl Template) -> Result<String> {

@@ -45,6 +45,11 @@ pub(super) fn is_wrong_state(error: &VirtError) -> bool {
     error.code().to_raw() == sys::VIR_ERR_OPERATION_INVALID
 }
 
+/// A block job is there that excludes it, or is not ready for it.
+pub(super) fn is_job_in_the_way(error: &VirtError) -> bool {
+    error.code().to_raw() == sys::VIR_ERR_BLOCK_COPY_ACTIVE
+}
+
 /// The guest has not yet answered the last time that it was asked to let go of a device. Only a text tells: it is QEMU's,
 /// which speaks English alone.
 pub(super) fn is_asked_already(error: &VirtError) -> bool {
@@ -93,6 +98,13 @@ fn kind(code: u32, message: &str, deed: Deed, now: PowerState) -> ErrorKind {
     };
     match (code, deed.vm) {
         (sys::VIR_ERR_NO_DOMAIN, Some(vm)) => ErrorKind::NotFound { what: "vm", id: vm.to_string() },
+        // While the domain runs it is not its state that forbids these, and libvirt says what.
+        (sys::VIR_ERR_OPERATION_INVALID, Some(_)) if moves_images(deed.verb) && now.is_active() => refused(),
+        (sys::VIR_ERR_BLOCK_COPY_ACTIVE, Some(vm)) if moves_images(deed.verb) => ErrorKind::WrongState {
+            what: format!("vm {vm}"),
+            is: "moving the data of a disk".into(),
+            needs: "wait for the block job".into(),
+        },
         (sys::VIR_ERR_OPERATION_INVALID, Some(vm)) => deed.verb.wrong_state(vm, now).kind().clone(),
         (sys::VIR_ERR_OPERATION_TIMEOUT | sys::VIR_ERR_BLOCK_COPY_ACTIVE | sys::VIR_ERR_RESOURCE_BUSY, _) => {
             ErrorKind::Busy {
@@ -113,6 +125,11 @@ fn kind(code: u32, message: &str, deed: Deed, now: PowerState) -> ErrorKind {
         },
         _ => refused(),
     }
+}
+
+fn moves_images(verb: Verb) -> bool {
+    use Verb::{AbortBlockJob, BlockJob, OverlayDisks, Pivot, StartBlockJob};
+    matches!(verb, OverlayDisks | StartBlockJob | BlockJob | Pivot | AbortBlockJob)
 }
 
 /// Who speaks, and the part of the message that is of use: libvirt wraps QEMU's last words in how it came to hear them,
@@ -178,6 +195,42 @@ mod tests {
         ] {
             let deed = Deed { verb: Verb::Start, vm: Some(vm()) };
             let kind = kind(code, "Zugriff verweigert", deed, PowerState::Running);
+            assert_eq!((kind.name(), kind.to_string()), (kind_name, sentence), "code {code}");
+        }
+    }
+
+    #[test]
+    fn what_forbids_to_move_images_is_a_job_or_the_state_or_said_by_libvirt() {
+        let (id, why) = (vm(), "domain is not transient");
+        for (code, verb, now, kind_name, sentence) in [
+            (55, Verb::Pivot, PowerState::Shutdown, "wrong_state", format!("vm {id} is SHUTDOWN; it must be running")),
+            (55, Verb::StartBlockJob, PowerState::Running, "refused", format!("libvirt refused: {why}")),
+            (55, Verb::SetVcpus, PowerState::Running, "wrong_state", format!("vm {id} is RUNNING; it must be running")),
+            (
+                83,
+                Verb::OverlayDisks,
+                PowerState::Running,
+                "wrong_state",
+                format!("vm {id} is moving the data of a disk; wait for the block job"),
+            ),
+            (8, Verb::StartBlockJob, PowerState::Paused, "refused", format!("libvirt refused: {why}")),
+            (38, Verb::OverlayDisks, PowerState::Paused, "refused", format!("libvirt refused: {why}")),
+            (
+                67,
+                Verb::OverlayDisks,
+                PowerState::Running,
+                "unsupported",
+                format!("libvirt cannot put overlays on the disks of vm {id}: {why}"),
+            ),
+            (
+                84,
+                Verb::StartBlockJob,
+                PowerState::Running,
+                "unsupported",
+                format!("libvirt cannot start a block job on vm {id}: {why}"),
+            ),
+        ] {
+            let kind = kind(code, why, Deed { verb, vm: Some(id) }, now);
             assert_eq!((kind.name(), kind.to_string()), (kind_name, sentence), "code {code}");
         }
     }

@@ -101,6 +101,109 @@ pub(super) fn ask_to_let_go(domain: &Domain, alias: &CStr) -> Result<(), Error> 
     if done < 0 { Err(Error::last_error()) } else { Ok(()) }
 }
 
+/// How far a block job is, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub(super) done: u64,
+    pub(super) total: u64,
+}
+
+/// The block job on a disk, if there is one.
+pub(super) fn block_job(domain: &Domain, disk: &CStr) -> Result<Option<Moved>, Error> {
+    let mut info = sys::virDomainBlockJobInfo { type_: 0, bandwidth: 0, cur: 0, end: 0 };
+    // SAFETY: domain, name and structure are valid while they are borrowed; libvirt keeps none of them.
+    let found = unsafe { sys::virDomainGetBlockJobInfo(domain.as_ptr(), disk.as_ptr(), &raw mut info, 0) };
+    match found {
+        0 => Ok(None),
+        1.. => Ok(Some(Moved { done: info.cur, total: info.end })),
+        _ => Err(Error::last_error()),
+    }
+}
+
+/// Writes what `top` holds into `base`; `rate` in bytes per second, here and below.
+pub(super) fn commit(domain: &Domain, disk: &CStr, top: &CStr, base: &CStr, live: bool, rate: u64) -> Result<(), Error> {
+    let mut flags = sys::VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES;
+    if live {
+        flags |= sys::VIR_DOMAIN_BLOCK_COMMIT_ACTIVE;
+    }
+    // SAFETY: domain and names are valid while they are borrowed; libvirt keeps none of them.
+    let done = unsafe {
+        sys::virDomainBlockCommit(domain.as_ptr(), disk.as_ptr(), base.as_ptr(), top.as_ptr(), rate.into(), flags)
+    };
+    if done < 0 { Err(Error::last_error()) } else { Ok(()) }
+}
+
+/// Copies into the image that is written to what is above `base`, or everything.
+pub(super) fn pull(domain: &Domain, disk: &CStr, base: Option<&CStr>, rate: u64) -> Result<(), Error> {
+    let base = base.map_or(ptr::null(), CStr::as_ptr);
+    let flags = sys::VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES;
+    // SAFETY: domain and names are valid while they are borrowed, no base is a null pointer; libvirt keeps none of them.
+    let done = unsafe { sys::virDomainBlockRebase(domain.as_ptr(), disk.as_ptr(), base, rate.into(), flags) };
+    if done < 0 { Err(Error::last_error()) } else { Ok(()) }
+}
+
+/// Copies everything to the image that the document names; it is there already.
+pub(super) fn mirror(domain: &Domain, disk: &CStr, to: &CStr, rate: u64) -> Result<(), Error> {
+    let flags = sys::VIR_DOMAIN_BLOCK_COPY_REUSE_EXT
+        | sys::VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+        | sys::VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES;
+    let mut limit = Parameters::default();
+    limit.add(sys::VIR_DOMAIN_BLOCK_COPY_BANDWIDTH, rate)?;
+    // SAFETY: domain, name and document are valid while they are borrowed, the list has so many parameters; libvirt keeps
+    // none of them.
+    let done = unsafe {
+        sys::virDomainBlockCopy(domain.as_ptr(), disk.as_ptr(), to.as_ptr(), limit.list, limit.count, flags)
+    };
+    if done < 0 { Err(Error::last_error()) } else { Ok(()) }
+}
+
+/// Tells the block job on a disk to end, with its effect or without, and does not wait for it.
+pub(super) fn end_block_job(domain: &Domain, disk: &CStr, pivot: bool) -> Result<(), Error> {
+    let mut flags = sys::VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC;
+    if pivot {
+        flags |= sys::VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT;
+    }
+    // SAFETY: domain and name are valid while they are borrowed; libvirt keeps neither.
+    let done = unsafe { sys::virDomainBlockJobAbort(domain.as_ptr(), disk.as_ptr(), flags) };
+    if done < 0 { Err(Error::last_error()) } else { Ok(()) }
+}
+
+/// Numbers by name, freed with it.
+struct Parameters {
+    list: sys::virTypedParameterPtr,
+    count: c_int,
+    room: c_int,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self { list: ptr::null_mut(), count: 0, room: 0 }
+    }
+}
+
+impl Parameters {
+    fn add(&mut self, name: &CStr, value: u64) -> Result<(), Error> {
+        // SAFETY: libvirt made the list, or there is none yet; it grows it and copies the name.
+        let done = unsafe {
+            sys::virTypedParamsAddULLong(
+                &raw mut self.list,
+                &raw mut self.count,
+                &raw mut self.room,
+                name.as_ptr(),
+                value,
+            )
+        };
+        if done < 0 { Err(Error::last_error()) } else { Ok(()) }
+    }
+}
+
+impl Drop for Parameters {
+    fn drop(&mut self) {
+        // SAFETY: libvirt made the list, of so many parameters; none is used any more.
+        unsafe { sys::virTypedParamsFree(self.list, self.count) }
+    }
+}
+
 /// What libvirt calls back.
 struct Hook(Box<dyn Fn() + Send + Sync>);
 
