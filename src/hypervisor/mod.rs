@@ -97,27 +97,41 @@ pub trait Hypervisor: Send + Sync {
     /// Puts a disc into the drive of a running or paused guest, or takes it out, whether the guest has locked it or not.
     fn change_disc(&self, id: VmId, disc: Option<&VolumeSource>) -> Result<()>;
 
-    /// The images of a running or paused guest's disk, the one that it writes to first. Those that are below the one that
-    /// libvirt or QEMU knows last are not among them.
+    /// The images of a running or paused guest's disk, the one that it writes to first. They are those that it was started
+    /// with, plugged in or moved to, whatever the headers of the images say.
     fn chain(&self, id: VmId, order: u32) -> Result<Vec<VolumeSource>>;
 
     /// Moves disks of a running or paused guest onto overlays, all at one instant or none: from there on it writes to the
-    /// overlay, and what it wrote before stands still. Each overlay is there already, qcow2, and its first backing image is
-    /// what the disk is on now.
+    /// overlay, and what it wrote before stands still. Each overlay is there already, qcow2; it is opened in the cache mode
+    /// that the disk has. The definition may follow its guest, here and in the verbs below: who relies on it defines it.
+    ///
+    /// # Errors
+    /// `Refused` when a disk is not on the very chain that is `backing` of its overlay (so also when this was done before),
+    /// `WrongState` when a block job is on one.
     fn overlay_disks(&self, id: VmId, overlays: &[DiskSpec]) -> Result<()>;
 
-    /// Begins to move data under a disk of a running or paused guest, which goes on meanwhile; one job for each disk.
-    /// `WrongState` when one is there.
+    /// Begins to move data under a disk of a running or paused guest, which goes on meanwhile; one job for each disk. A job
+    /// that fails, for want of space or because the image is too small, is gone and changes nothing of what the guest sees.
+    ///
+    /// # Errors
+    /// `WrongState` when a job is there, `Refused` when the job does not fit the chain, or an image is missing or in use.
     fn start_block_job(&self, id: VmId, order: u32, job: &BlockJob) -> Result<()>;
 
-    /// How far the job is. `None`: there is none, or none any more; [`Hypervisor::chain`] tells how it ended.
+    /// How far the job is. `None`: there is none, or none any more; [`Hypervisor::chain`] tells how it ended. A job outlives
+    /// the connection to the hypervisor, and ends with its guest.
     fn block_job(&self, id: VmId, order: u32) -> Result<Option<BlockJobStatus>>;
 
-    /// Ends a job that is ready: the guest moves to the other image, and what it had before stands still. Returns when it
-    /// has moved.
+    /// Ends a job that is ready: the guest moves to the other image, and what it had before stands still, closed. Returns
+    /// when it has moved.
+    ///
+    /// # Errors
+    /// `WrongState` when no job is ready, so nothing was begun; `Refused` when the guest stayed where it was, or was powered
+    /// off meanwhile.
     fn pivot(&self, id: VmId, order: u32) -> Result<()>;
 
-    /// Ends a job without its effect; none is success. Returns when no job touches any image any more.
+    /// Ends a job without its effect; none, or a guest that is off or absent, is success. Returns when no job touches any
+    /// image any more. A job that was about to end by itself, or a pivot that nobody heard the end of, may have come first:
+    /// [`Hypervisor::chain`] tells.
     fn abort_block_job(&self, id: VmId, order: u32) -> Result<()>;
 
     /// Calls `changed` after any domain changed its state, and when the hypervisor went away or came back, for as long as

@@ -1,5 +1,6 @@
 //! The laws of the hypervisor trait, over every backend that can be had here; then what is libvirt's and the fake's own.
 
+mod chains;
 mod fake;
 mod guest;
 mod libvirt;
@@ -18,6 +19,7 @@ use pengx::model::{
 };
 use uuid::Uuid;
 
+use self::chains::*;
 use self::live::*;
 use crate::harness::libvirt::Libvirtd;
 
@@ -75,6 +77,7 @@ fn connect_with(uri: &str, device_timeout: Duration) -> LibvirtHypervisor {
         power_timeout: NEVER,
         device_timeout,
         domain_type: DomainType::Qemu,
+        ..LibvirtOptions::default()
     };
     LibvirtHypervisor::new(uri, options).unwrap()
 }
@@ -229,6 +232,20 @@ laws! {
     discs_come_and_go,
     a_domain_starts_with_its_disc_and_not_without,
     as_many_devices_as_promised_can_be_plugged_in,
+    a_disk_is_on_its_whole_chain,
+    a_missing_image_of_a_chain_is_named,
+    a_backing_image_serves_many_and_nobody_writes_to_it,
+    all_disks_move_onto_overlays_or_none,
+    an_overlay_of_something_else_is_refused,
+    the_leaf_is_committed_and_the_guest_moves,
+    an_image_in_the_middle_is_committed,
+    images_are_pulled_up_to_a_base_or_all,
+    a_disk_is_mirrored_elsewhere_and_the_guest_moves,
+    what_is_aborted_leaves_the_guest_where_it_is,
+    a_disk_has_one_job_and_each_disk_its_own,
+    a_job_that_makes_no_sense_is_refused,
+    a_job_ends_with_its_guest,
+    a_definition_does_not_move_a_running_guest,
 }
 
 fn what_is_defined_is_off_and_listed(bench: &Bench) {

@@ -30,7 +30,14 @@ impl Paused {
         power_timeout: Duration,
         device_timeout: Duration,
     ) -> Arc<Self> {
-        let options = LibvirtOptions { call_timeout, power_timeout, device_timeout, domain_type: DomainType::Qemu };
+        let options = LibvirtOptions {
+            call_timeout,
+            power_timeout,
+            device_timeout,
+            block_timeout: power_timeout,
+            domain_type: DomainType::Qemu,
+            ..LibvirtOptions::default()
+        };
         let libvirt = LibvirtHypervisor::new(uri, options).unwrap();
         Arc::new(Self { libvirt, before_start: Mutex::default(), held: AtomicUsize::default() })
     }

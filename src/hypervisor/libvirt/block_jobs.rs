@@ -64,7 +64,7 @@ impl LibvirtHypervisor {
             images.disk(order)?;
             patience.check()?;
             match ffi::end_block_job(&domain, &disk, verb == Verb::Pivot) {
-                Err(error) if errors::is_job_in_the_way(&error) => Err(hypervisor::not_ready(id, order).into()),
+                Err(error) if errors::may_be_for_a_job(&error) => Err(hypervisor::not_ready(id, order).into()),
                 Err(_) if ffi::block_job(&domain, &disk)?.is_none() => Ok(()),
                 Err(error) if errors::is_wrong_state(&error) && domain.is_active()? => Ok(()),
                 told => Ok(told?),
@@ -134,7 +134,7 @@ impl Connection {
             | sys::VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
             | sys::VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT;
         match domain.create_snapshot_xml(&document, flags) {
-            Err(error) if errors::is_job_in_the_way(&error) => {
+            Err(error) if errors::may_be_for_a_job(&error) => {
                 for overlay in overlays {
                     if self.has_job(Verb::OverlayDisks, id, overlay.order)? {
                         return Err(hypervisor::job_runs(id, overlay.order).into());
@@ -175,7 +175,9 @@ impl Connection {
             BlockJob::Mirror { to } => ffi::mirror(&domain, &disk, &text(&domain_xml::mirror(to)?)?, rate),
         };
         match begun {
-            Err(error) if errors::is_job_in_the_way(&error) => Err(hypervisor::job_runs(id, order).into()),
+            Err(error) if errors::may_be_for_a_job(&error) && ffi::block_job(&domain, &disk)?.is_some() => {
+                Err(hypervisor::job_runs(id, order).into())
+            }
             begun => Ok(begun?),
         }
     }

@@ -45,9 +45,9 @@ pub(super) fn is_wrong_state(error: &VirtError) -> bool {
     error.code().to_raw() == sys::VIR_ERR_OPERATION_INVALID
 }
 
-/// A block job is there that excludes it, or is not ready for it.
-pub(super) fn is_job_in_the_way(error: &VirtError) -> bool {
-    error.code().to_raw() == sys::VIR_ERR_BLOCK_COPY_ACTIVE
+/// A block job may be there that excludes it, or is not ready for it.
+pub(super) fn may_be_for_a_job(error: &VirtError) -> bool {
+    matches!(error.code().to_raw(), sys::VIR_ERR_BLOCK_COPY_ACTIVE | sys::VIR_ERR_OPERATION_UNSUPPORTED)
 }
 
 /// The guest has not yet answered the last time that it was asked to let go of a device. Only a text tells: it is QEMU's,

@@ -121,7 +121,14 @@ pub(super) fn block_job(domain: &Domain, disk: &CStr) -> Result<Option<Moved>, E
 }
 
 /// Writes what `top` holds into `base`; `rate` in bytes per second, here and below.
-pub(super) fn commit(domain: &Domain, disk: &CStr, top: &CStr, base: &CStr, live: bool, rate: u64) -> Result<(), Error> {
+pub(super) fn commit(
+    domain: &Domain,
+    disk: &CStr,
+    top: &CStr,
+    base: &CStr,
+    live: bool,
+    rate: u64,
+) -> Result<(), Error> {
     let mut flags = sys::VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES;
     if live {
         flags |= sys::VIR_DOMAIN_BLOCK_COMMIT_ACTIVE;
@@ -151,9 +158,8 @@ pub(super) fn mirror(domain: &Domain, disk: &CStr, to: &CStr, rate: u64) -> Resu
     limit.add(sys::VIR_DOMAIN_BLOCK_COPY_BANDWIDTH, rate)?;
     // SAFETY: domain, name and document are valid while they are borrowed, the list has so many parameters; libvirt keeps
     // none of them.
-    let done = unsafe {
-        sys::virDomainBlockCopy(domain.as_ptr(), disk.as_ptr(), to.as_ptr(), limit.list, limit.count, flags)
-    };
+    let done =
+        unsafe { sys::virDomainBlockCopy(domain.as_ptr(), disk.as_ptr(), to.as_ptr(), limit.list, limit.count, flags) };
     if done < 0 { Err(Error::last_error()) } else { Ok(()) }
 }
 

@@ -148,6 +148,7 @@ fn a_hung_libvirtd_holds_nobody_longer_than_the_deadline() {
         power_timeout: Duration::from_secs(2),
         device_timeout: Duration::from_secs(2),
         domain_type: DomainType::Qemu,
+        ..LibvirtOptions::default()
     };
     let connected = Arc::new(LibvirtHypervisor::new(&libvirtd.uri, options.clone()).unwrap());
     let bell = Bell::on(&*connected);
@@ -187,6 +188,7 @@ fn impatient(libvirtd: &Libvirtd) -> Bench {
         power_timeout: NEVER,
         device_timeout: Duration::from_secs(2),
         domain_type: DomainType::Qemu,
+        ..LibvirtOptions::default()
     };
     Bench::new(Arc::new(LibvirtHypervisor::new(&libvirtd.uri, options).unwrap()))
 }

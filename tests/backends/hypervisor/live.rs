@@ -1,5 +1,7 @@
 //! The laws of what is changed while a guest runs.
 
+use pengx::hypervisor::BlockJob;
+
 use super::*;
 
 /// Whether a running domain has the image. Another one cannot start with it then.
@@ -31,7 +33,8 @@ type Change<'a> = Box<dyn Fn(&dyn Hypervisor, VmId) -> Result<()> + 'a>;
 pub(super) fn what_is_off_or_absent_cannot_be_changed(bench: &Bench) {
     let disk = disk_spec(1, &bench.disk());
     let nic = nic(1, NicLink::User);
-    let changes: [Change<'_>; 9] = [
+    let image = disk.source.clone();
+    let changes: [Change<'_>; 14] = [
         Box::new(|h, id| h.set_vcpus(id, 2)),
         Box::new(|h, id| h.set_memory(id, MiB(48))),
         Box::new(|h, id| h.memory(id).map(drop)),
@@ -41,6 +44,11 @@ pub(super) fn what_is_off_or_absent_cannot_be_changed(bench: &Bench) {
         Box::new(|h, id| h.detach_nic(id, nic.mac)),
         Box::new(|h, id| h.change_disc(id, Some(&disk.source))),
         Box::new(|h, id| h.change_disc(id, None)),
+        Box::new(|h, id| h.chain(id, 0).map(drop)),
+        Box::new(|h, id| h.overlay_disks(id, std::slice::from_ref(&disk))),
+        Box::new(|h, id| h.start_block_job(id, 0, &BlockJob::Pull { base: Some(image.clone()) })),
+        Box::new(|h, id| h.block_job(id, 0).map(drop)),
+        Box::new(|h, id| h.pivot(id, 0)),
     ];
     let (off, absent) = (bench.vm(&[bench.disk()]), VmId(Uuid::new_v4()));
     for change in &changes {
@@ -49,6 +57,9 @@ pub(super) fn what_is_off_or_absent_cannot_be_changed(bench: &Bench) {
         assert_eq!(refusal.as_ref().expect_err("it is off").to_string(), says);
         wrong_state(refusal);
         not_found(change(&*bench.hypervisor, absent), absent);
+    }
+    for gone in [off.id, absent] {
+        bench.hypervisor.abort_block_job(gone, 0).unwrap();
     }
     off.start(Start::Paused);
     assert_eq!(disc(bench, &off), None);

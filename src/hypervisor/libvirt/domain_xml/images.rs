@@ -59,7 +59,10 @@ impl Images {
         let chain: Option<Vec<Layer>> = disk.layers.values().map(layer).collect();
         match chain {
             Some(chain) if !chain.is_empty() => Ok(LiveDisk { chain, mirror: disk.mirror.clone() }),
-            _ => Err(Error::refused("libvirt", format!("disk {wanted} is on an image that is no file of a known format"))),
+            _ => Err(Error::refused(
+                "libvirt",
+                format!("disk {wanted} is on an image that is no file of a known format"),
+            )),
         }
     }
 }

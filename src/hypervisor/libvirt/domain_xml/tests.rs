@@ -148,6 +148,98 @@ fn what_is_plugged_in_has_the_words_of_the_definition() {
 }
 
 #[test]
+fn a_chain_is_declared_to_its_end() {
+    let image = |file: &str, format| Layer { source: VolumeSource::File(PathBuf::from(file)), format };
+    let backing = vec![image("/s/it's <2>.qcow2", Format::Qcow2), image("/t/base", Format::Raw)];
+    let disk = DiskSpec { backing, ..disk(1, "/s/leaf.qcow2", Format::Qcow2, CacheMode::None) };
+    let words = "
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2' cache='none' discard='unmap'/>
+      <source file='/s/leaf.qcow2'/>
+      <backingStore type='file'>
+        <format type='qcow2'/>
+        <source file='/s/it&#39;s &lt;2&gt;.qcow2'/>
+      <backingStore type='file'>
+        <format type='raw'/>
+        <source file='/t/base'/>
+      <backingStore/>
+      </backingStore>
+      </backingStore>
+      <target dev='vdb' bus='virtio'/>
+      <serial>0c0ffee0111142228333</serial>
+    </disk>";
+    assert_eq!(super::disk(&disk).unwrap(), words.trim_start_matches('\n'));
+    let spec = DomainSpec { disks: vec![disk], ..spec() };
+    assert_eq!(write(&spec, false).unwrap(), document("qemu", "maximum", words, "", ""));
+}
+
+#[test]
+fn overlays_and_mirrors_are_named_and_so_is_what_stays() {
+    let one = |order, file| disk(order, file, Format::Qcow2, CacheMode::None);
+    let targets = ["vda", "vdb", "vdc", "hdc"].map(str::to_owned);
+    let document = "<domainsnapshot>
+  <disks>
+    <disk name='vdc' snapshot='external' type='file'>
+      <driver type='qcow2'/>
+      <source file='/s/c&amp;d'/>
+    </disk>
+    <disk name='vda' snapshot='external' type='file'>
+      <driver type='qcow2'/>
+      <source file='/s/a'/>
+    </disk>
+    <disk name='vdb' snapshot='no'/>
+    <disk name='hdc' snapshot='no'/>
+  </disks>
+</domainsnapshot>";
+    assert_eq!(overlays(&[one(2, "/s/c&d"), one(0, "/s/a")], &targets).unwrap(), document);
+
+    let to = Layer { source: VolumeSource::File(PathBuf::from("/t/<a>")), format: Format::Raw };
+    let document = "<disk type='file'>
+  <driver type='raw'/>
+  <source file='/t/&lt;a&gt;'/>
+  <backingStore/>
+</disk>";
+    assert_eq!(mirror(&to).unwrap(), document);
+}
+
+#[test]
+fn images_are_read_from_the_document_of_a_running_domain() {
+    let disks = "<disk type='file' device='disk'>
+            <driver name='qemu' type='qcow2' cache='none'/><source file='/s/a&amp;b' index='2'/>
+            <backingStore type='file' index='3'><format type='qcow2'/><source file='/s/b'/>
+                <backingStore type='file' index='4'><format type='raw'/><source file='/s/c'/>
+                    <backingStore/></backingStore></backingStore>
+            <mirror type='file' job='copy' ready='yes'><format type='raw'/><source file='/t/m'><seclabel/></source>
+                <backingStore type='file'><format type='raw'/><source file='/t/n'/></backingStore></mirror>
+            <target dev='vda' bus='virtio'/><alias name='virtio-disk0'/></disk>
+        <disk type='file' device='cdrom'><driver name='qemu'/><target dev='hdc' bus='ide'/></disk>
+        <disk type='file'><mirror type='file' job='active-commit'><source file='/t/m'/></mirror>
+            <target dev='vdb'/><driver type='raw'/><source file='/s/d'/></disk>
+        <disk type='file'><driver type='vmdk'/><source file='/s/e'/><target dev='vdc'/></disk>
+        <disk type='network'><driver type='raw'/><source name='/s/e'/><target dev='vdd'/></disk>";
+    let document = |id: &str, disks: &str| {
+        let metadata = "<metadata><devices><disk><target dev='vdz'/></disk></devices></metadata>";
+        format!("<domain type='qemu'{id}>{metadata}<devices>{disks}</devices></domain>")
+    };
+    let found = images(&document(" id='1'", disks)).unwrap().unwrap();
+    assert_eq!(found.targets(), ["vda", "hdc", "vdb", "vdc", "vdd"]);
+
+    let image = |file: &str, format| Layer { source: VolumeSource::File(PathBuf::from(file)), format };
+    let first = found.disk(0).unwrap();
+    let chain = [image("/s/a&b", Format::Qcow2), image("/s/b", Format::Qcow2), image("/s/c", Format::Raw)];
+    assert_eq!(first.chain, chain);
+    let mirror = first.mirror.unwrap();
+    assert_eq!((mirror.file.as_deref(), mirror.ready.as_deref()), (Some("/t/m"), Some("yes")));
+    let second = found.disk(1).unwrap();
+    assert_eq!((second.chain, second.mirror.unwrap().ready), (vec![image("/s/d", Format::Raw)], None));
+    for order in [2, 3, 4] {
+        assert_eq!(found.disk(order).unwrap_err().kind().name(), "refused", "{order}");
+    }
+    assert_eq!(images(&document("", disks)).unwrap(), None, "it is off");
+    assert_eq!(images(&document(" id='1'", "")).unwrap().unwrap().targets(), [""; 0]);
+}
+
+#[test]
 fn a_title_is_one_line_of_anything() {
     for (name, shown) in [
         ("plain", "plain"),
