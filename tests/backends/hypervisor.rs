@@ -3,6 +3,7 @@
 mod chains;
 mod fake;
 mod guest;
+mod jobs;
 mod libvirt;
 mod live;
 

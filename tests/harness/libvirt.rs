@@ -46,6 +46,19 @@ impl Libvirtd {
         number_in(dirs.iter().find(|file| file.exists()).unwrap_or_else(|| panic!("{name} has no QEMU")))
     }
 
+    /// The socket of the monitor of a guest's QEMU; one at a time may use it.
+    pub(crate) fn monitor(&self, name: &str) -> PathBuf {
+        // The directory's name has the beginning of the guest's.
+        let dirs = ["lib/qemu", "xdg/config/libvirt/qemu/lib"].map(|dir| self.base.join(dir));
+        let entries = dirs.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten();
+        let is_its = |dir: &Path| {
+            let dir = dir.file_name().and_then(|dir| dir.to_str()).unwrap_or_default();
+            dir.strip_prefix("domain-").and_then(|dir| dir.split_once('-')).is_some_and(|(_, of)| name.starts_with(of))
+        };
+        let its: Vec<_> = entries.map(|entry| entry.path()).filter(|dir| is_its(dir)).collect();
+        its.iter().map(|dir| dir.join("monitor.sock")).find(|sock| sock.exists()).expect("a monitor")
+    }
+
     /// Ends the daemon and starts it again; guests run on.
     pub(crate) fn restart(&self) {
         lab("restart-daemon", &[], &self.base);

@@ -8,15 +8,15 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
 
-fn kill(pid: i32, signal: Signal) {
+pub(super) fn kill(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).expect("a process id"), signal).unwrap();
 }
 
-fn domain_name(vm: &Vm<'_>) -> String {
+pub(super) fn domain_name(vm: &Vm<'_>) -> String {
     format!("pengx-{}", vm.id)
 }
 
-fn is_unavailable<T>(result: &Result<T>) -> bool {
+pub(super) fn is_unavailable<T>(result: &Result<T>) -> bool {
     result.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::Unavailable { .. }))
 }
 
@@ -122,10 +122,10 @@ fn a_restart_of_libvirtd_disturbs_nobody() {
 }
 
 /// Lets a stopped process go on, also when the test fails.
-struct Stopped(i32);
+pub(super) struct Stopped(i32);
 
 impl Stopped {
-    fn new(pid: i32) -> Self {
+    pub(super) fn new(pid: i32) -> Self {
         kill(pid, Signal::STOP);
         Self(pid)
     }
@@ -182,11 +182,12 @@ fn a_hung_libvirtd_holds_nobody_longer_than_the_deadline() {
 }
 
 /// Waits two seconds for a call, and a minute for starting and ending a guest.
-fn impatient(libvirtd: &Libvirtd) -> Bench {
+pub(super) fn impatient(libvirtd: &Libvirtd) -> Bench {
     let options = LibvirtOptions {
         call_timeout: Duration::from_secs(2),
         power_timeout: NEVER,
         device_timeout: Duration::from_secs(2),
+        block_timeout: Duration::from_secs(2),
         domain_type: DomainType::Qemu,
         ..LibvirtOptions::default()
     };
@@ -220,7 +221,7 @@ fn hung_guests_take_nothing_away_from_the_others() {
 }
 
 /// Repeats a call whose deadline is short for a machine as busy as this one may be.
-fn patiently<T>(call: impl Fn() -> Result<T>) -> T {
+pub(super) fn patiently<T>(call: impl Fn() -> Result<T>) -> T {
     let deadline = Instant::now() + NEVER;
     loop {
         match call() {
