@@ -45,6 +45,10 @@ pub struct Config {
     pub bridges: HashMap<String, NicLink>,
     /// So many vCPUs can be plugged into a running guest.
     pub max_vcpus: u32,
+    /// The most images of one backing chain.
+    pub max_chain: usize,
+    /// What a restored snapshot replaces is kept as a snapshot.
+    pub keep_replaced_leaf: bool,
     pub lock_timeout: Duration,
     pub shutdown_timeout: Duration,
     /// How often what could not be undone is tried again.
@@ -137,6 +141,8 @@ impl Config {
             bridge_prefix: top.text("bridge_prefix", &mut bad).unwrap_or_else(|| "xenbr".to_owned()),
             bridges: bridges(top.section("bridges", &mut bad), &mut bad),
             max_vcpus: max_vcpus(&mut top, &mut bad),
+            max_chain: max_chain(&mut top, &mut bad),
+            keep_replaced_leaf: top.flag("keep_replaced_leaf", true, &mut bad),
             lock_timeout: top.seconds("lock_timeout", 10, &mut bad),
             shutdown_timeout: top.seconds("shutdown_timeout", 120, &mut bad),
             recover_interval: top.seconds("recover_interval", 30, &mut bad),
@@ -250,6 +256,17 @@ fn max_vcpus(top: &mut Section, bad: &mut Problems) -> u32 {
         bad.add("max_vcpus", format!("must be from 1 to {MOST_VCPUS}"));
     }
     count
+}
+
+/// libvirt opens no longer ones.
+const LONGEST_CHAIN: usize = 200;
+
+fn max_chain(top: &mut Section, bad: &mut Problems) -> usize {
+    let length = top.count("max_chain", 30, bad);
+    if !(2..=LONGEST_CHAIN).contains(&length) {
+        bad.add("max_chain", format!("must be from 2 to {LONGEST_CHAIN}"));
+    }
+    length
 }
 
 /// `/var/lib/pengx` for root, else below the home directory.
@@ -387,6 +404,14 @@ impl Section {
         }
     }
 
+    fn flag(&mut self, key: &str, default: bool, bad: &mut Problems) -> bool {
+        let Some(value) = self.table.remove(key) else { return default };
+        value.as_bool().unwrap_or_else(|| {
+            bad.add(self.name(key), "must be true or false");
+            default
+        })
+    }
+
     fn seconds(&mut self, key: &str, default: u64, bad: &mut Problems) -> Duration {
         let seconds = self.count(key, usize::try_from(default).unwrap_or(usize::MAX), bad);
         match u64::try_from(seconds) {
@@ -436,12 +461,14 @@ mod tests {
 
     #[test]
     fn every_bad_setting_is_named_at_once() {
-        let text = "listen = 'nowhere'\nlock_timeout = 0\nmax_vcpus = 256\nshutdown_timeout = 9223372036854775807\ntypo = 1\npm_uuid = 'x'\n[api]\ntime_zone = 'Mars'\nprefixes = ['x/']\n[bridges]\nxenbr0 = '../x'";
+        let text = "listen = 'nowhere'\nlock_timeout = 0\nmax_vcpus = 256\nmax_chain = 1\nkeep_replaced_leaf = 'no'\nshutdown_timeout = 9223372036854775807\ntypo = 1\npm_uuid = 'x'\n[api]\ntime_zone = 'Mars'\nprefixes = ['x/']\n[bridges]\nxenbr0 = '../x'";
         let said = load(text, &Given::default()).unwrap_err().to_string();
         for name in [
             "listen",
             "lock_timeout",
             "max_vcpus: must be from 1 to 255",
+            "max_chain: must be from 2 to 200",
+            "keep_replaced_leaf: must be true or false",
             "shutdown_timeout: must be at most",
             "typo: is no setting",
             "pm_uuid",

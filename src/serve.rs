@@ -214,6 +214,8 @@ fn settings(config: &Config) -> Settings {
         bridge_prefix: config.bridge_prefix.clone(),
         bridges: config.bridges.clone(),
         max_vcpus: config.max_vcpus,
+        max_chain: config.max_chain,
+        keep_replaced_leaf: config.keep_replaced_leaf,
         shutdown_timeout: config.shutdown_timeout,
         authorized_keys: config.authorized_keys.clone(),
         tasks: TaskSettings {

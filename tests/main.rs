@@ -25,6 +25,7 @@ mod house;
 mod load;
 mod monitor;
 mod real;
+mod snapshots;
 mod store;
 mod tasks;
 mod text;

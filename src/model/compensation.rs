@@ -38,6 +38,11 @@ pub enum Compensation {
     FoldOverlays { vm: VmId, overlays: Vec<OverlayOf>, paused: bool },
     /// Start a domain again whose plug the task was pulling to start it anew.
     Start { vm: VmId },
+    /// Forward, of a snapshot that is going: bring what `top` holds into `base`, its disk, which then stands where `top`
+    /// stood. The VM was paused before, or not.
+    MergeDown { vm: VmId, top: DiskId, base: DiskId, paused: bool },
+    /// Forward, of a snapshot that is going: copy into `top` what it reads from `base`, and take it off.
+    PullUp { vm: VmId, top: DiskId, base: DiskId },
 }
 
 /// A volume that was put over a disk for the time of a task.
@@ -52,7 +57,7 @@ impl Compensation {
     /// Whether its task keeps its locks until this is done, also when the task has settled: nobody may meet what it acts
     /// on half way.
     pub fn binds(&self) -> bool {
-        false
+        matches!(self, Self::MergeDown { .. } | Self::PullUp { .. })
     }
 
     /// The volume that it removes or brings back, and the storlink without which it cannot.
@@ -71,7 +76,9 @@ impl Compensation {
             | Self::ResetDisc { .. }
             | Self::AdoptVcpus { .. }
             | Self::FoldOverlays { .. }
-            | Self::Start { .. } => None,
+            | Self::Start { .. }
+            | Self::MergeDown { .. }
+            | Self::PullUp { .. } => None,
         }
     }
 }

@@ -11,6 +11,8 @@ words! {
         Saved = "SAVED",
         /// What a restore replaced, kept so that nothing is lost.
         Automatic = "AUTOMATIC",
+        /// One that was deleted, until all that reads from its disks has what they hold.
+        Going = "GOING",
     }
 }
 

@@ -3,6 +3,7 @@
 //! Law: whatever moment anything stops at, each disk still shows all that its guest was told is written. Rows say what a
 //! chain must be; the images' own headers are compared with them before and after every change.
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -30,26 +31,38 @@ const STALL: Duration = Duration::from_secs(600);
 /// # Errors
 /// `Refused` names the image that is missing, broken, or on another one than it must be.
 pub(super) fn of(core: &Core, machine: &Machine, disk: &Disk) -> Result<Vec<Layer>> {
-    let source = machine.driver(core, disk)?.source(&disk.volume)?;
+    let source = machine.driver(core, disk)?.source(&disk.volume).map_err(|error| machine.lost(disk, error))?;
     let mut chain = vec![Layer { source, format: disk.format }];
     chain.extend(machine.backing(core, disk)?);
     let below = machine.below.get(&disk.id).into_iter().flatten();
     for (n, image) in std::iter::once(disk).chain(below).enumerate() {
         let said = machine.driver(core, image)?.layer(&image.volume, image.format)?;
-        let wanted = chain.get(n + 1).map(|next| {
-            let VolumeSource::File(path) = &next.source;
-            (path.clone(), Some(next.format.word().to_owned()))
-        });
+        let wanted = backing_by(chain.get(n + 1));
         if said.backing != wanted {
-            let word = |backing: Option<(std::path::PathBuf, Option<String>)>| {
-                backing.map_or_else(|| "nothing".to_owned(), |(path, _)| path.display().to_string())
-            };
             let (is, must) = (word(said.backing), word(wanted));
             let why = format!("volume {} is on {is}, and its record says {must}; run pengx check", image.volume);
             return Err(Error::refused("the storage", why));
         }
     }
     Ok(chain)
+}
+
+/// A backing file as a header says it, and the word for its format.
+type Said = Option<(PathBuf, Option<String>)>;
+
+/// What the header of an image must say that is on `next`.
+pub(super) fn backing_by(next: Option<&Layer>) -> Said {
+    let next = next?;
+    let VolumeSource::File(path) = &next.source;
+    Some((path.clone(), Some(next.format.word().to_owned())))
+}
+
+fn word(said: Said) -> String {
+    match said {
+        Some((path, Some(format))) => format!("{} ({format})", path.display()),
+        Some((path, None)) => format!("{} (of no stated format)", path.display()),
+        None => "nothing".to_owned(),
+    }
 }
 
 /// Refuses one more overlay where a chain is as long as the settings allow.
@@ -267,18 +280,21 @@ fn fold_live(
     if was_running {
         core.hypervisor.pause(vm)?;
     }
-    let moved = || {
-        core.hypervisor.pivot(vm, order)?;
-        if core.hypervisor.chain(vm, order)?.first() == Some(base) {
-            return driver.set_aside(overlay);
-        }
-        Err(Error::refused("the hypervisor", format!("disk {order} of vm {vm} has not moved off {overlay}")))
-    };
-    let done = moved();
+    let answer = core.hypervisor.pivot(vm, order);
+    // An answer may be lost; where the guest is, tells. While nobody can tell, or the overlay cannot be set aside, it stays
+    // paused, until this is tried again.
+    let moved = core.hypervisor.chain(vm, order)?.first() == Some(base);
+    if moved {
+        driver.set_aside(overlay)?;
+    }
     if was_running {
         core.hypervisor.unpause(vm)?;
     }
-    done
+    if moved {
+        return Ok(());
+    }
+    let why = format!("disk {order} of vm {vm} has not moved off {overlay}");
+    answer.and_then(|()| Err(Error::refused("the hypervisor", why)))
 }
 
 /// Waits until a job is ready for its pivot.

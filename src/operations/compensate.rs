@@ -7,7 +7,7 @@ use crate::storage::VolumeDriver;
 use crate::store::vms;
 
 use super::domain::Machine;
-use super::{Core, chain, guard, iso};
+use super::{Core, chain, guard, iso, snapshot};
 
 pub(super) fn apply(core: &Core, compensation: &Compensation) -> Result<()> {
     match compensation {
@@ -44,6 +44,8 @@ pub(super) fn apply(core: &Core, compensation: &Compensation) -> Result<()> {
         }),
         Compensation::FoldOverlays { vm, overlays, paused } => chain::fold_all(core, *vm, overlays, *paused),
         Compensation::Start { vm } => start(core, *vm),
+        Compensation::MergeDown { vm, top, base, paused } => snapshot::merge_down(core, *vm, *top, *base, *paused),
+        Compensation::PullUp { vm, top, base } => snapshot::pull_up(core, *vm, *top, *base),
     }
 }
 

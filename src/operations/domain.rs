@@ -7,7 +7,7 @@ use crate::model::{
     Disk, DiskId, DiskOwner, DiskSpec, DomainSpec, Layer, Mac, NicSpec, Storlink, StorlinkId, Vm, VmId,
 };
 use crate::storage::VolumeDriver;
-use crate::store::{disks, nics};
+use crate::store::{Conn, disks, nics};
 
 use super::{Core, bridge, guard, iso};
 
@@ -29,9 +29,14 @@ pub struct Plug {
 
 impl Machine {
     pub fn load(core: &Core, id: VmId) -> Result<Self> {
+        Self::with(core, id, |c| disks::of_vm(c, id))
+    }
+
+    /// On other disks than those that it runs on now: those of a snapshot, or all that there are.
+    pub fn with(core: &Core, id: VmId, disks: impl FnOnce(&mut Conn) -> Result<Vec<Disk>>) -> Result<Self> {
         core.store.read(|c| {
             let vm = guard::vm(c, &core.pm, id)?;
-            let disks = disks::of_vm(c, id)?;
+            let disks = disks(c)?;
             let nics = nics::of_vm(c, id)?.into_iter();
             let plugs = nics.map(|nic| Plug { mac: nic.mac, switch: nic.switch }).collect();
             let mut below = HashMap::new();
@@ -90,7 +95,7 @@ impl Machine {
     }
 
     /// The client named the VM or the template, not the volume: that a volume is missing is the storage's failure, and no 404.
-    fn lost(&self, disk: &Disk, error: Error) -> Error {
+    pub fn lost(&self, disk: &Disk, error: Error) -> Error {
         if !matches!(error.kind(), ErrorKind::NotFound { .. }) {
             return error;
         }

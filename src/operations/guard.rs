@@ -1,8 +1,8 @@
 //! Finding what an operation names, or saying why it cannot be had: it is not there, or it is another host's.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Pm, Storlink, StorlinkId, Template, TemplateId, Vm, VmId};
-use crate::store::{Conn, storlinks, templates, vms};
+use crate::model::{Pm, Snapshot, SnapshotId, SnapshotKind, Storlink, StorlinkId, Template, TemplateId, Vm, VmId};
+use crate::store::{Conn, snapshots, storlinks, templates, vms};
 
 /// A VM of this host. Another host's hypervisor is not ours to command: a VM must never run twice.
 pub(super) fn vm(c: &mut Conn, pm: &Pm, id: VmId) -> Result<Vm> {
@@ -25,6 +25,12 @@ pub(super) fn own_template(c: &mut Conn, pm: &Pm, id: TemplateId) -> Result<Temp
         return Err(Error::wrong_state(what, is, "ask the server there"));
     }
     Ok(found)
+}
+
+/// A snapshot of this VM; another VM's is not there, and one that is going is not there any more.
+pub(super) fn snapshot(c: &mut Conn, vm: VmId, id: SnapshotId) -> Result<Snapshot> {
+    let found = snapshots::find(c, id)?.filter(|found| found.vm == vm && found.kind != SnapshotKind::Going);
+    found.ok_or_else(|| Error::not_found("snapshot", id))
 }
 
 /// A storlink that this host can reach: its own, or a shared one.

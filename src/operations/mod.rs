@@ -17,6 +17,7 @@ pub mod nic;
 mod peers;
 pub mod pm;
 mod seen;
+pub mod snapshot;
 mod space;
 pub mod storlink;
 pub mod task;
@@ -82,6 +83,8 @@ pub struct Settings {
     pub memory_timeout: Duration,
     /// The most images of one backing chain.
     pub max_chain: usize,
+    /// What a restored snapshot replaces becomes a snapshot, if anything was written to it; else it goes.
+    pub keep_replaced_leaf: bool,
     /// So much of a storlink's size stays free when data is copied to it, in percent; by the storlink's name, and for all
     /// others.
     pub low_water: HashMap<String, u32>,
@@ -101,6 +104,7 @@ impl Default for Settings {
             shutdown_repeat: Duration::from_secs(5),
             memory_timeout: Duration::from_secs(30),
             max_chain: 30,
+            keep_replaced_leaf: true,
             low_water: HashMap::new(),
             low_water_default: 1,
             authorized_keys: None,

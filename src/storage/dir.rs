@@ -264,6 +264,16 @@ impl VolumeDriver for DirDriver {
         self.sync_image(chain.first())
     }
 
+    fn reattach(&self, overlay: &VolumeName, below: &[Layer]) -> Result<()> {
+        let top = Layer { source: self.source(overlay)?, format: Format::Qcow2 };
+        let onto = below.first().ok_or_else(|| Error::internal("an overlay of nothing"))?;
+        let bytes = examine_chain(below)?.virtual_bytes;
+        let done = image::reattach(&*self.runner, &top, onto, bytes, self.cache_mode()?);
+        done.map_err(|e| self.explain(overlay, MiB(1), e.into()))?;
+        self.sync_image(Some(&top))?;
+        self.chain(overlay, below).map(drop)
+    }
+
     fn list(&self) -> Result<Vec<VolumeName>> {
         let names = self.beneath(Dir::names)?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())

@@ -66,6 +66,10 @@ pub trait VolumeDriver: Send + Sync {
     /// after that, or of none. It must not be in use. Stopped at any moment it still shows what it showed.
     fn pull(&self, overlay: &VolumeName, below: &[Layer], control: &Control<'_>) -> Result<()>;
 
+    /// Writes into the header of `overlay`, and nowhere else, that it reads from the first of `below`, which shows what it read
+    /// until now. It must not be in use; nothing is looked for in what it read until now, which may be gone.
+    fn reattach(&self, overlay: &VolumeName, below: &[Layer]) -> Result<()>;
+
     /// Every volume by its proper name, set-aside and unfinished ones not among them.
     fn list(&self) -> Result<Vec<VolumeName>>;
 

@@ -7,7 +7,7 @@ use super::Conn;
 use super::rows::{hit, parse, parse_optional};
 use super::schema::snapshots;
 use crate::error::Result;
-use crate::model::{Snapshot, SnapshotId, VmId};
+use crate::model::{Snapshot, SnapshotId, SnapshotKind, VmId};
 
 #[derive(Queryable, Insertable)]
 #[diesel(table_name = snapshots, treat_none_as_default_value = false)]
@@ -58,6 +58,20 @@ pub fn of_vm(c: &mut Conn, id: VmId) -> Result<Vec<Snapshot>> {
     rows.into_iter().map(SnapshotRow::model).collect()
 }
 
+/// Hands what was taken on a snapshot to another one.
+pub fn set_parent_of_children(c: &mut Conn, id: SnapshotId, parent: Option<SnapshotId>) -> Result<()> {
+    let children = snapshots::table.filter(snapshots::parent.eq(id.to_string()));
+    let parent = parent.map(|id| id.to_string());
+    diesel::update(children).set(snapshots::parent.eq(parent)).execute(&mut c.0)?;
+    Ok(())
+}
+
+pub fn set_kind(c: &mut Conn, id: SnapshotId, kind: SnapshotKind) -> Result<()> {
+    let rows =
+        diesel::update(snapshots::table.find(id.to_string())).set(snapshots::kind.eq(kind.word())).execute(&mut c.0)?;
+    hit(rows, "snapshot", id)
+}
+
 /// Whether another one was taken on it.
 pub fn is_parent(c: &mut Conn, id: SnapshotId) -> Result<bool> {
     let on_it = snapshots::table.filter(snapshots::parent.eq(id.to_string()));
@@ -76,4 +90,15 @@ pub fn insert(c: &mut Conn, snapshot: &Snapshot) -> Result<()> {
 pub fn remove(c: &mut Conn, id: SnapshotId) -> Result<()> {
     let rows = diesel::delete(snapshots::table.find(id.to_string())).execute(&mut c.0)?;
     hit(rows, "snapshot", id)
+}
+
+/// Of a VM without snapshots, nothing.
+///
+/// # Errors
+/// `InUse` while one of them has disks, or its VM runs on one.
+pub fn remove_of_vm(c: &mut Conn, id: VmId) -> Result<()> {
+    let of_it = || snapshots::table.filter(snapshots::vm.eq(id.to_string()));
+    diesel::update(of_it()).set(snapshots::parent.eq(None::<String>)).execute(&mut c.0)?;
+    diesel::delete(of_it()).execute(&mut c.0)?;
+    Ok(())
 }

@@ -97,6 +97,12 @@ pub fn note(c: &mut Conn, id: TaskId, percent: u32, step: &str) -> Result<()> {
     Ok(())
 }
 
+/// What is still to be done for a task, over or not; empty when nothing is.
+pub fn set_step(c: &mut Conn, id: TaskId, step: &str) -> Result<()> {
+    diesel::update(tasks::table.find(id.to_string())).set(tasks::step.eq(step)).execute(&mut c.0)?;
+    Ok(())
+}
+
 /// The point of no return: the outcome that the task will have, whatever happens to the process.
 pub fn settle(c: &mut Conn, id: TaskId, outcome: &str) -> Result<()> {
     let rows = diesel::update(tasks::table.find(id.to_string())).set(tasks::message.eq(outcome)).execute(&mut c.0)?;

@@ -363,12 +363,21 @@ impl Engine {
         let mut failed = outcome.as_ref().err().map(Failed::of);
         if let Err(why) = self.apply_journal(id) {
             tracing::error!(task = %id, error = why.story(), "clean-up of a task stopped; it is tried again");
-            if let Some(failed) = &mut failed {
-                failed.message.push_str(&format!("; cleaning up stopped and is tried again: {why}"));
+            match &mut failed {
+                Some(failed) => failed.message.push_str(&format!("; cleaning up stopped and is tried again: {why}")),
+                None => self.say_that_it_waits(id, &why),
             }
         }
         self.close(id, failed);
         outcome
+    }
+
+    /// For people: what a task that has settled is not done with, and why. The log has it too.
+    fn say_that_it_waits(&self, id: TaskId, why: &Error) {
+        let step = format!("what is left to do waits and is tried again: {why}");
+        if let Err(away) = self.0.ground.store.note_tx(|c| rows::set_step(c, id, &step)) {
+            tracing::warn!(task = %id, error = away.story(), "progress could not be written");
+        }
     }
 
     /// Writes the end of a task. While the database is away it keeps trying, off the caller's path.

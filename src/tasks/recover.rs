@@ -62,7 +62,7 @@ impl Engine {
             }
             match self.apply_journal(id) {
                 Ok(()) => {
-                    ground.store.note_tx(|c| free(c, id))?;
+                    ground.store.note_tx(|c| rows::set_step(c, id, "").and_then(|()| free(c, id)))?;
                     tracing::info!(task = %id, "clean-up of an ended task is complete");
                     self.admit_waiters();
                 }
@@ -79,9 +79,14 @@ impl Engine {
         // It may have ended since it was listed.
         let Some(task) = task.filter(|task| !task.state.is_over()) else { return Ok(()) };
         let undoing = entries.iter().any(|e| e.direction == journal::Direction::Undo);
+        // Of one that had settled, its own message stays.
         let message = match self.apply_journal(id) {
             Ok(()) if undoing => "the server stopped while the task ran; what it had done is undone".to_owned(),
             Ok(()) => "the server stopped before the task had changed anything".to_owned(),
+            Err(why) if !task.message.is_empty() => {
+                self.say_that_it_waits(id, &why);
+                String::new()
+            }
             Err(why) => format!("the server stopped while the task ran; undoing it waits and is tried again: {why}"),
         };
         self.record(id, Some(&Failed { state: TaskState::Interrupted, error: "interrupted", message }))?;

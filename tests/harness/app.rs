@@ -406,6 +406,9 @@ impl VolumeDriver for FaultyDriver {
     fn pull(&self, overlay: &VolumeName, below: &[Layer], control: &Control<'_>) -> Result<()> {
         self.faults.effect(|| self.driver.pull(overlay, below, control))
     }
+    fn reattach(&self, overlay: &VolumeName, below: &[Layer]) -> Result<()> {
+        self.faults.effect(|| self.driver.reattach(overlay, below))
+    }
     fn list(&self) -> Result<Vec<VolumeName>> {
         self.driver.list()
     }

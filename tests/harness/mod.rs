@@ -4,6 +4,7 @@ pub mod app;
 pub mod counters;
 pub mod guest;
 pub mod http;
+pub mod images;
 pub mod libvirt;
 pub mod postgres;
 pub mod server;

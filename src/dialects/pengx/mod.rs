@@ -23,6 +23,7 @@ pub mod reply;
 pub mod resources;
 pub mod schema;
 pub mod settings;
+pub mod snapshots;
 pub mod storlinks;
 pub mod style;
 pub mod tasks;

@@ -10,7 +10,7 @@ use warp::http::{HeaderValue, Method};
 
 use super::schema::{Answer, Request, answers, requests};
 use super::{Call, Failure, Prefix, Reply, Shape};
-use super::{disks, interfaces, perf, pms, power, schema, storlinks, tasks, templates, vms};
+use super::{disks, interfaces, perf, pms, power, schema, snapshots, storlinks, tasks, templates, vms};
 use crate::model::{NicId, Right, StorlinkId, VmId};
 
 pub type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send>>;
@@ -128,9 +128,9 @@ pub static RESOURCES: &[Resource] = resources! {
     "/vms/:vm/copy/" { Post 19 not_yet => ROOT }
     "/vms/:vm/smigrate/" { Post 24 not_yet => ROOT }
     "/vms/:vm/migrate/" { Post 27 not_yet => ROOT }
-    "/vms/:vm/start/snapshots/:snap/" { Post 34 not_yet => ROOT }
-    "/vms/:vm/snapshots/" { Get 38 not_yet => ROOT, Post 36 not_yet => ROOT }
-    "/vms/:vm/snapshots/:snap/" { Post 39 not_yet => ROOT, Delete 37 not_yet => ROOT }
+    "/vms/:vm/start/snapshots/:snap/" { Post 34 snapshots::start => ROOT }
+    "/vms/:vm/snapshots/" { Get 38 snapshots::index => SNAPSHOTS, Post 36 snapshots::take: SNAPSHOT_TAKE => SNAPSHOT }
+    "/vms/:vm/snapshots/:snap/" { Post 39 snapshots::restore => ROOT, Delete 37 snapshots::delete => NO_CONTENT }
     "/vms/:vm/backups/" { Get 42 not_yet => ROOT, Post 40 not_yet => ROOT }
     "/vms/:vm/backups/:bak/" { Post 43 not_yet => ROOT, Delete 41 not_yet => ROOT }
     "/backups/" { Get 42 not_yet => ROOT }

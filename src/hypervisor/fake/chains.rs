@@ -56,7 +56,9 @@ impl State {
             self.check_disk(id, overlay)?;
         }
         for overlay in overlays {
-            *self.disk_mut(id, overlay.order, Verb::OverlayDisks)? = overlay.clone();
+            let disk = self.disk_mut(id, overlay.order, Verb::OverlayDisks)?;
+            // The device stays, and what it is called.
+            *disk = DiskSpec { id: disk.id, ..overlay.clone() };
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::error::{Error, Result};
 use crate::model::{BackupId, Disk, SnapshotId, StorlinkLevel, TemplateId, VmId};
 use crate::operations::{Core, guard};
-use crate::store::{Conn, backups, disks, snapshots, storlinks, vms};
+use crate::store::{Conn, backups, disks, storlinks, vms};
 
 /// A disk as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +37,7 @@ pub fn of_template(core: &Core, template: TemplateId) -> Result<Vec<DiskView>> {
 pub fn of_snapshot(core: &Core, vm: VmId, id: SnapshotId) -> Result<Vec<DiskView>> {
     core.store.read(|c| {
         vms::find(c, vm)?.ok_or_else(|| Error::not_found("vm", vm))?;
-        let found = snapshots::find(c, id)?.filter(|snapshot| snapshot.vm == vm);
-        found.ok_or_else(|| Error::not_found("snapshot", id))?;
+        guard::snapshot(c, vm, id)?;
         let disks = disks::of_snapshot(c, id)?;
         views(c, disks)
     })

@@ -1,10 +1,9 @@
-//! Deletes a VM: everything can still come back until its rows go, and goes for good right after.
+//! Deletes a VM and its snapshots: everything can still come back until its rows go, and goes for good right after.
 
 use crate::error::Result;
 use crate::model::{Compensation, TaskKind, VmId};
-use crate::operations::domain::Machine;
-use crate::operations::{Core, Operation};
-use crate::store::{disks, nics, vms};
+use crate::operations::{Core, Operation, snapshot};
+use crate::store::{disks, nics, snapshots, vms};
 use crate::tasks::Work;
 
 use super::{changes_its_vm, state_now, wrong_state};
@@ -21,7 +20,7 @@ impl Operation for DeleteVm {
     changes_its_vm!();
 
     fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
-        let machine = Machine::load(core, self.vm)?;
+        let machine = snapshot::family(core, self.vm)?;
         let name = format!("vm {}", machine.vm.name);
         let state = state_now(core, self.vm)?;
         if state.is_active() {
@@ -40,6 +39,10 @@ impl Operation for DeleteVm {
         work.settle(&format!("{name} is deleted"), &purge, |tx| {
             nics::remove_of_vm(tx, self.vm)?;
             disks::remove_of_vm(tx, self.vm)?;
+            let ids: Vec<_> = snapshots::of_vm(tx, self.vm)?.iter().map(|snapshot| snapshot.id).collect();
+            disks::remove_of_snapshots(tx, &ids)?;
+            vms::set_snapshot(tx, self.vm, None)?;
+            snapshots::remove_of_vm(tx, self.vm)?;
             vms::remove(tx, self.vm)
         })
     }

@@ -179,6 +179,30 @@ pub static DISK: Answer = document(
     ),
 );
 
+pub static SNAPSHOTS: Answer = document(
+    "snapshots",
+    list(
+        "snapshots",
+        &[],
+        &[any(list("snapshot", ID, &[one("name", Text), one("date", Text), one("description", Text)]))],
+    ),
+);
+
+pub static SNAPSHOT: Answer = document(
+    "snapshot",
+    list(
+        "snapshot",
+        ID,
+        &[
+            one("name", Text),
+            one("type", Words(|| vec!["SAVED"])),
+            one("parent", OrNull(&Uuid)),
+            one("date", Text),
+            one("desc", Text),
+        ],
+    ),
+);
+
 pub static INTERFACES: Answer = document(
     "interfaces",
     list(

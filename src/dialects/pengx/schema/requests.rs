@@ -124,6 +124,11 @@ pub static VM_UPDATE: Request = Request {
 
 pub static VM_EDIT: Request = Request { name: "vm-edit", fields: &[optional("name", NAME), optional("desc", DESC)] };
 
+pub static SNAPSHOT_TAKE: Request = Request {
+    name: "snapshot-take",
+    fields: &[needed("name", NAME), needed("storlink", STORLINK), optional("desc", DESC)],
+};
+
 pub static DISK_CREATE: Request = Request {
     name: "disk-create",
     fields: &[needed("size", SIZE), needed("storlink", STORLINK), optional("desc", DESC), optional("format", FORMATS)],
