@@ -175,13 +175,13 @@ fn file(source: &VolumeSource) -> &std::path::Path {
 }
 
 fn commit(top: &VolumeSource) -> Result<()> {
-    run(tool().args(["commit", "-q", "-d", "-f", "qcow2"]).arg(file(top)))
+    run(&tool().args(["commit", "-q", "-d", "-f", "qcow2"]).arg(file(top)))
 }
 
 /// The upper image reads from the lower one from now on.
 fn reattach(upper: &Layer, lower: &Layer) -> Result<()> {
     let command = tool().args(["rebase", "-q", "-u", "-f", "qcow2", "-F", lower.format.word(), "-b"]);
-    run(command.arg(file(&lower.source)).arg(file(&upper.source)))
+    run(&command.arg(file(&lower.source)).arg(file(&upper.source)))
 }
 
 fn pull(leaf: &VolumeSource, below: Option<&Layer>) -> Result<()> {
@@ -190,18 +190,18 @@ fn pull(leaf: &VolumeSource, below: Option<&Layer>) -> Result<()> {
         Some(below) => command.arg(file(&below.source)).args(["-F", below.format.word()]),
         None => command.arg(""),
     };
-    run(command.arg(file(leaf)))
+    run(&command.arg(file(leaf)))
 }
 
 fn copy(disk: &DiskSpec, to: &Layer) -> Result<()> {
     let command = tool().args(["convert", "-q", "-n", "-f", disk.format.word(), "-O", to.format.word()]);
-    run(command.arg(path(disk)).arg(file(&to.source)))
+    run(&command.arg(path(disk)).arg(file(&to.source)))
 }
 
 fn tool() -> Command {
     Command::new("qemu-img", PATIENCE)
 }
 
-fn run(command: Command) -> Result<()> {
-    SystemRunner.run_quietly(&command).map(drop).map_err(Error::from)
+fn run(command: &Command) -> Result<()> {
+    SystemRunner.run_quietly(command).map(drop).map_err(Error::from)
 }

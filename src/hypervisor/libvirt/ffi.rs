@@ -134,9 +134,8 @@ pub(super) fn commit(
         flags |= sys::VIR_DOMAIN_BLOCK_COMMIT_ACTIVE;
     }
     // SAFETY: domain and names are valid while they are borrowed; libvirt keeps none of them.
-    let done = unsafe {
-        sys::virDomainBlockCommit(domain.as_ptr(), disk.as_ptr(), base.as_ptr(), top.as_ptr(), rate.into(), flags)
-    };
+    let done =
+        unsafe { sys::virDomainBlockCommit(domain.as_ptr(), disk.as_ptr(), base.as_ptr(), top.as_ptr(), rate, flags) };
     if done < 0 { Err(Error::last_error()) } else { Ok(()) }
 }
 
@@ -145,7 +144,7 @@ pub(super) fn pull(domain: &Domain, disk: &CStr, base: Option<&CStr>, rate: u64)
     let base = base.map_or(ptr::null(), CStr::as_ptr);
     let flags = sys::VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES;
     // SAFETY: domain and names are valid while they are borrowed, no base is a null pointer; libvirt keeps none of them.
-    let done = unsafe { sys::virDomainBlockRebase(domain.as_ptr(), disk.as_ptr(), base, rate.into(), flags) };
+    let done = unsafe { sys::virDomainBlockRebase(domain.as_ptr(), disk.as_ptr(), base, rate, flags) };
     if done < 0 { Err(Error::last_error()) } else { Ok(()) }
 }
 
