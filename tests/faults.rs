@@ -1,5 +1,6 @@
 //! Every operation, failing and dying at every single point: afterwards the world is as it was, or the task is finished.
 
+mod copies;
 mod devices;
 mod snapshots;
 mod templates;
@@ -33,6 +34,7 @@ fn scenarios() -> Vec<Scenario> {
     all.extend(snapshots::scenarios());
     all.extend(templates::storlink_scenarios());
     all.extend(templates::template_scenarios());
+    all.extend(copies::scenarios());
     all
 }
 
@@ -271,6 +273,8 @@ fn judge(app: &App, scenario: &Scenario, vm: Option<VmId>, before: &World, case:
         // A reset that failed half way was started again.
         TaskKind::VmReset => after.without_boot_times() == before.without_boot_times(),
         TaskKind::VmUpdate => after == before.with_plugged_vcpus(),
+        // Of several disks some may have moved, and stay moved.
+        TaskKind::VmSmigrate => copies::is_whole(app, vm, before, &after),
         _ => buttons.contains(&last.kind) && (scenario.done)(app, vm),
     };
     assert!(
@@ -315,8 +319,7 @@ fn once(scenario: &Scenario, plan: &[(usize, Fate)], case: &str) -> usize {
 }
 
 /// Runs all scenarios side by side, for most of their time is waiting; the sum of their points.
-fn each(points_of_one: impl Fn(&Scenario) -> usize + Sync) -> usize {
-    let scenarios = scenarios();
+fn each(scenarios: &[Scenario], points_of_one: impl Fn(&Scenario) -> usize + Sync) -> usize {
     std::thread::scope(|scope| {
         let all: Vec<_> = scenarios.iter().map(|scenario| scope.spawn(|| points_of_one(scenario))).collect();
         all.into_iter().map(|one| one.join().unwrap()).sum()
@@ -324,8 +327,8 @@ fn each(points_of_one: impl Fn(&Scenario) -> usize + Sync) -> usize {
 }
 
 /// One run for each point of each operation.
-fn sweep(fate: Fate) {
-    let points = each(|scenario| {
+fn sweep(scenarios: &[Scenario], fate: Fate) {
+    let points = each(scenarios, |scenario| {
         let total = points_of(scenario);
         for n in 1..=total {
             let case = format!("{}: {fate:?} at point {n} of {total}", scenario.name);
@@ -333,24 +336,24 @@ fn sweep(fate: Fate) {
         }
         total
     });
-    println!("faults: {fate:?} at {points} points of {} operations", scenarios().len());
+    println!("faults: {fate:?} at {points} points of {} operations", scenarios.len());
     assert!(points > 50);
 }
 
 #[test]
 fn every_operation_survives_a_failure_at_every_point() {
-    sweep(Fate::Fail);
+    sweep(&scenarios(), Fate::Fail);
 }
 
 #[test]
 fn every_operation_survives_the_death_of_the_process_at_every_point() {
-    sweep(Fate::Die);
+    sweep(&scenarios(), Fate::Die);
 }
 
 /// While a failure is being undone, the undo fails too, or the process dies: the next try completes it.
 #[test]
 fn undoing_survives_failure_and_death_at_every_point() {
-    let points = each(|scenario| {
+    let points = each(&scenarios(), |scenario| {
         let mut points = 0;
         if snapshots::UNDONE_AS_OTHERS.contains(&scenario.name) {
             return 0;

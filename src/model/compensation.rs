@@ -9,7 +9,7 @@ use super::{DiskId, Mac, StorlinkId, VmId, VolumeName};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Compensation {
-    /// Remove a volume that the task was making.
+    /// Remove a volume that the task was making, or that it made needless. One that a disk's row names stays.
     DeleteVolume { storlink: StorlinkId, volume: VolumeName },
     /// Bring a volume back that was set aside.
     RestoreVolume { storlink: StorlinkId, volume: VolumeName },
@@ -43,6 +43,11 @@ pub enum Compensation {
     MergeDown { vm: VmId, top: DiskId, base: DiskId, paused: bool },
     /// Forward, of a snapshot that is going: copy into `top` what it reads from `base`, and take it off.
     PullUp { vm: VmId, top: DiskId, base: DiskId },
+    /// Stop copying a disk of a running domain to another image.
+    StopMirror { vm: VmId, order: u32 },
+    /// The task was moving a guest from these disks to their copies, and paused it for that unless it was: the rows follow
+    /// where the guest is, disk by disk, and it runs on.
+    FinishMove { vm: VmId, disks: Vec<DiskMove>, paused: bool },
 }
 
 /// A volume that was put over a disk for the time of a task.
@@ -53,11 +58,20 @@ pub struct OverlayOf {
     pub volume: VolumeName,
 }
 
+/// A disk, and the one that takes its place; the two hold the same while the guest stands still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskMove {
+    pub disk: DiskId,
+    pub to: DiskId,
+    pub storlink: StorlinkId,
+    pub volume: VolumeName,
+}
+
 impl Compensation {
     /// Whether its task keeps its locks until this is done, also when the task has settled: nobody may meet what it acts
     /// on half way.
     pub fn binds(&self) -> bool {
-        matches!(self, Self::MergeDown { .. } | Self::PullUp { .. })
+        matches!(self, Self::MergeDown { .. } | Self::PullUp { .. } | Self::FinishMove { .. })
     }
 
     /// The volume that it removes or brings back, and the storlink without which it cannot.
@@ -78,7 +92,9 @@ impl Compensation {
             | Self::FoldOverlays { .. }
             | Self::Start { .. }
             | Self::MergeDown { .. }
-            | Self::PullUp { .. } => None,
+            | Self::PullUp { .. }
+            | Self::StopMirror { .. }
+            | Self::FinishMove { .. } => None,
         }
     }
 }

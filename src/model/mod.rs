@@ -25,7 +25,7 @@ mod volume;
 pub use account::{Right, Role, Token, TokenDigest, User, UserName};
 pub use backup::{Backup, BackupConfig, BackupNic};
 pub use clock::{Clock, SystemClock};
-pub use compensation::{Compensation, OverlayOf};
+pub use compensation::{Compensation, DiskMove, OverlayOf};
 pub use disk::{Disk, DiskOwner};
 pub use domain::{CacheMode, DiskSpec, DomainSpec, DomainStatus, GuestSize, NicLink, NicSpec, PowerState, VncEndpoint};
 pub use host_storage::{Ocfs2Peer, Storage, StorageCategory};

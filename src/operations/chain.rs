@@ -43,6 +43,11 @@ pub(super) fn of(core: &Core, machine: &Machine, disk: &Disk) -> Result<Vec<Laye
             let why = format!("volume {} is on {is}, and its record says {must}; run pengx check", image.volume);
             return Err(Error::refused("the storage", why));
         }
+        let (is, must) = (said.facts.virtual_bytes, image.size.bytes());
+        if is != must {
+            let why = format!("volume {} shows {is} bytes, and its record says {must}; run pengx check", image.volume);
+            return Err(Error::refused("the storage", why));
+        }
     }
     Ok(chain)
 }

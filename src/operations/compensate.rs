@@ -4,14 +4,20 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hypervisor::Start;
 use crate::model::{Compensation, DomainSpec, StorlinkId, Vm, VmId};
 use crate::storage::VolumeDriver;
-use crate::store::vms;
+use crate::store::{disks, vms};
 
 use super::domain::Machine;
-use super::{Core, chain, guard, iso, snapshot};
+use super::{Core, chain, guard, iso, mirror, snapshot};
 
 pub(super) fn apply(core: &Core, compensation: &Compensation) -> Result<()> {
     match compensation {
-        Compensation::DeleteVolume { storlink, volume } => driver(core, *storlink)?.remove(volume),
+        Compensation::DeleteVolume { storlink, volume } => {
+            // A disk that has moved on to it, or has not moved off it, needs it.
+            match core.store.read(|c| disks::holder(c, *storlink, volume))? {
+                Some(_) => Ok(()),
+                None => driver(core, *storlink)?.remove(volume),
+            }
+        }
         Compensation::RestoreVolume { storlink, volume } => driver(core, *storlink)?.restore(volume),
         Compensation::PurgeVolume { storlink, volume } => driver(core, *storlink)?.purge(volume),
         Compensation::Undefine { vm } => core.hypervisor.undefine(*vm),
@@ -46,6 +52,8 @@ pub(super) fn apply(core: &Core, compensation: &Compensation) -> Result<()> {
         Compensation::Start { vm } => start(core, *vm),
         Compensation::MergeDown { vm, top, base, paused } => snapshot::merge_down(core, *vm, *top, *base, *paused),
         Compensation::PullUp { vm, top, base } => snapshot::pull_up(core, *vm, *top, *base),
+        Compensation::StopMirror { vm, order } => if_active(core, *vm, || core.hypervisor.abort_block_job(*vm, *order)),
+        Compensation::FinishMove { vm, disks, paused } => mirror::finish(core, *vm, disks, *paused),
     }
 }
 

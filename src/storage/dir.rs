@@ -396,7 +396,10 @@ fn parts(path: &Path) -> Result<(PathBuf, String)> {
 /// What a volume surely takes: as much as what it copies does, and its own tables.
 fn need(make: &NewVolume, chain: Option<&ChainFacts>) -> MiB {
     match (&make.content, chain) {
-        (Content::Copy(_), Some(chain)) => MiB::from_bytes_ceil(chain.allocated_bytes).max(MiB(1)),
+        (Content::Copy(_), Some(chain)) => {
+            // What is in two images of a chain is copied once.
+            MiB::from_bytes_ceil(chain.allocated_bytes.min(chain.virtual_bytes)).max(MiB(1))
+        }
         _ => MiB(1),
     }
 }

@@ -152,6 +152,11 @@ pub fn ids_of(c: &mut Conn, pm: PmId) -> Result<Vec<VmId>> {
     ids.iter().map(|id| parse("vms.id", id)).collect()
 }
 
+pub fn set_created(c: &mut Conn, id: VmId, at: NaiveDateTime) -> Result<()> {
+    let rows = diesel::update(vms::table.find(id.to_string())).set(vms::created_at.eq(at)).execute(&mut c.0)?;
+    hit(rows, "vm", id)
+}
+
 pub fn set_booted(c: &mut Conn, id: VmId, at: NaiveDateTime) -> Result<()> {
     let rows = diesel::update(vms::table.find(id.to_string())).set(vms::recent_booted_at.eq(at)).execute(&mut c.0)?;
     hit(rows, "vm", id)

@@ -79,10 +79,14 @@ impl Engine {
         // It may have ended since it was listed.
         let Some(task) = task.filter(|task| !task.state.is_over()) else { return Ok(()) };
         let undoing = entries.iter().any(|e| e.direction == journal::Direction::Undo);
-        // Of one that had settled, its own message stays.
+        let moving = entries.iter().any(|e| e.direction == journal::Direction::Undo && e.compensation.binds());
         let message = match self.apply_journal(id) {
+            Ok(()) if moving => {
+                "the server stopped while the task ran; what it had moved already stays, all else is undone".to_owned()
+            }
             Ok(()) if undoing => "the server stopped while the task ran; what it had done is undone".to_owned(),
             Ok(()) => "the server stopped before the task had changed anything".to_owned(),
+            // Of one that had settled, its own message stays.
             Err(why) if !task.message.is_empty() => {
                 self.say_that_it_waits(id, &why);
                 String::new()

@@ -19,11 +19,13 @@ pub struct Work<'a> {
     task: TaskId,
     live: &'a Arc<Live>,
     seq: i32,
+    /// Past the point of no return.
+    committed: bool,
 }
 
 impl<'a> Work<'a> {
     pub(super) fn new(engine: &'a Engine, task: TaskId, live: &'a Arc<Live>) -> Self {
-        Self { engine, task, live, seq: 0 }
+        Self { engine, task, live, seq: 0, committed: false }
     }
 
     pub fn task(&self) -> TaskId {
@@ -38,9 +40,10 @@ impl<'a> Work<'a> {
         self.engine.0.ground.store.note_tx(|c| rows::start(c, self.task, now))
     }
 
-    /// `Cancelled` once somebody asked for it. Called before every step; long effects look at [`Reporter::cancel_flag`].
+    /// `Cancelled` once somebody asked for it, until the point of no return. Called before every step; long effects look at
+    /// [`Reporter::cancel_flag`].
     pub fn checkpoint(&self) -> Result<()> {
-        if self.live.cancel.load(Ordering::SeqCst) {
+        if !self.committed && self.live.cancel.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Cancelled { what: format!("task {}", self.task) }));
         }
         Ok(())
@@ -97,6 +100,22 @@ impl<'a> Work<'a> {
         })
     }
 
+    /// The point of no return of a task whose rows change only later, with [`Work::settle`]: who asked to cancel it before is
+    /// obeyed here, and who asks from now on is refused. What it does then is finished and not taken back, by steps whose
+    /// compensations look how far they came.
+    pub fn commit(&mut self) -> Result<()> {
+        self.at("commit")?;
+        self.past_cancelling()
+    }
+
+    fn past_cancelling(&mut self) -> Result<()> {
+        let mut settling = lock(&self.live.settling);
+        self.checkpoint()?;
+        *settling = true;
+        self.committed = true;
+        Ok(())
+    }
+
     /// The point of no return: in one transaction the rows change, the undo is dropped, `forward` is journalled, and
     /// `outcome` becomes the task's message. What is in `forward` is done right after, and again after a crash.
     pub fn settle<T>(
@@ -107,11 +126,7 @@ impl<'a> Work<'a> {
     ) -> Result<T> {
         self.checkpoint()?;
         self.at("settle")?;
-        {
-            let mut settling = lock(&self.live.settling);
-            self.checkpoint()?;
-            *settling = true;
-        }
+        self.past_cancelling()?;
         let (task, seq) = (self.task, self.seq);
         let value = self.engine.0.ground.store.write_tx(|c| {
             let value = rows_change(c)?;

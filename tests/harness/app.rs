@@ -92,6 +92,11 @@ impl Site {
         self.dir.path().join("store")
     }
 
+    /// Of the second storlink, where there is one.
+    pub fn second_dir(&self) -> PathBuf {
+        self.dir.path().join("store2")
+    }
+
     pub fn pm(&self) -> Pm {
         let now = self.clock.now();
         Pm {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
 
 use pengx::model::{Seen, Storlink, Template, Usage, Vm};
 use pengx::store::{backups, disks, journal, locks, nics, snapshots, storlinks, templates, vms};
@@ -24,17 +25,10 @@ pub struct World {
 
 impl World {
     pub fn of(app: &App) -> Self {
-        let mut files = BTreeMap::new();
-        for entry in std::fs::read_dir(app.site.store_dir()).unwrap() {
-            let entry = entry.unwrap();
-            let mut hash = DefaultHasher::new();
-            if entry.file_type().unwrap().is_file() {
-                std::fs::read(entry.path()).unwrap().hash(&mut hash);
-            } else {
-                // A pipe would be waited for, and a link leads elsewhere.
-                format!("{:?}", (entry.file_type(), std::fs::read_link(entry.path()).ok())).hash(&mut hash);
-            }
-            files.insert(entry.file_name().into_string().unwrap(), hash.finish());
+        let mut files = files(&app.site.store_dir());
+        let second = app.site.second_dir();
+        if second.is_dir() {
+            files.extend(self::files(&second).into_iter().map(|(name, hash)| (format!("store2/{name}"), hash)));
         }
         let mut domains: Vec<String> =
             app.site.hypervisor.domains().unwrap().iter().map(|d| format!("{} {}", d.id, d.state)).collect();
@@ -99,4 +93,20 @@ impl World {
         };
         Self { rows: self.rows.iter().map(cut).collect(), ..self.clone() }
     }
+}
+
+fn files(dir: &Path) -> BTreeMap<String, u64> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let mut hash = DefaultHasher::new();
+        if entry.file_type().unwrap().is_file() {
+            std::fs::read(entry.path()).unwrap().hash(&mut hash);
+        } else {
+            // A pipe would be waited for, and a link leads elsewhere.
+            format!("{:?}", (entry.file_type(), std::fs::read_link(entry.path()).ok())).hash(&mut hash);
+        }
+        files.insert(entry.file_name().into_string().unwrap(), hash.finish());
+    }
+    files
 }

@@ -107,7 +107,7 @@ pub static RESOURCES: &[Resource] = resources! {
     "/templates/" { Get 15 templates::index => TEMPLATES }
     "/templates/add/" { Post 11 templates::add: TEMPLATE_ADD => ROOT }
     "/templates/add_new/" { Post 17 templates::add_new: TEMPLATE_NEW => ROOT }
-    "/templates/create/vms/:vm/" { Post 12 not_yet => ROOT }
+    "/templates/create/vms/:vm/" { Post 12 templates::create: TEMPLATE_CREATE => TEMPLATE_MADE }
     "/templates/:gvm/" { Get 18 templates::retrieve => TEMPLATE, Put 16 templates::update: TEMPLATE_UPDATE => NO_CONTENT, Delete 13 templates::delete => NO_CONTENT }
     "/templates/:gvm/disks/" { Get 14 templates::disks => DISKS }
     "/templates/:gvm/start/" { Post choice templates::start: TEMPLATE_START => ROOT }
@@ -125,8 +125,8 @@ pub static RESOURCES: &[Resource] = resources! {
     "/vms/:vm/update/" { Post 25 vms::update: VM_UPDATE => NO_CONTENT, Put 25 vms::update: VM_UPDATE => NO_CONTENT }
     "/vms/:vm/resize/" { Post 25 vms::update: VM_UPDATE => NO_CONTENT, Put 25 vms::update: VM_UPDATE => NO_CONTENT }
     "/vms/:vm/edit/" { Put 26 vms::edit: VM_EDIT => NO_CONTENT }
-    "/vms/:vm/copy/" { Post 19 not_yet => ROOT }
-    "/vms/:vm/smigrate/" { Post 24 not_yet => ROOT }
+    "/vms/:vm/copy/" { Post 19 vms::copy: VM_COPY => ROOT }
+    "/vms/:vm/smigrate/" { Post 24 vms::smigrate: VM_SMIGRATE => ROOT }
     "/vms/:vm/migrate/" { Post 27 not_yet => ROOT }
     "/vms/:vm/start/snapshots/:snap/" { Post 34 snapshots::start => ROOT }
     "/vms/:vm/snapshots/" { Get 38 snapshots::index => SNAPSHOTS, Post 36 snapshots::take: SNAPSHOT_TAKE => SNAPSHOT }

@@ -1,6 +1,7 @@
 //! Templates.
 
 mod change;
+mod create;
 mod new;
 mod power;
 
@@ -16,6 +17,7 @@ use crate::operations::disk::{self, DiskView};
 use crate::operations::template::{self, AddTemplate, DeleteTemplate, TemplateView};
 
 pub use change::update;
+pub use create::create;
 pub use new::add_new;
 pub use power::{poweroff, shutdown, start};
 

@@ -1,12 +1,14 @@
 //! VMs.
 
 mod change;
+mod copy;
 
 use askama::Template;
 use bytes::Bytes;
 use serde::Deserialize;
 
 pub use change::{edit, update};
+pub use copy::{copy, smigrate};
 
 use super::fields::{Field, Judge};
 use super::reply::render;

@@ -57,7 +57,7 @@ impl State {
         }
         for overlay in overlays {
             let disk = self.disk_mut(id, overlay.order, Verb::OverlayDisks)?;
-            // The device stays, and what it is called.
+            // The guest knows its disk by this: it is the same disk.
             *disk = DiskSpec { id: disk.id, ..overlay.clone() };
         }
         Ok(())

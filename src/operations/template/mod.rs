@@ -1,6 +1,7 @@
 //! Templates: disks that VMs are made from. One can be started, in a domain of its own, so that a system is installed on it.
 
 mod add;
+mod create;
 mod delete;
 mod new;
 mod power;
@@ -9,6 +10,7 @@ mod start;
 mod update;
 
 pub use add::{AddTemplate, check};
+pub use create::{CreateTemplate, MadeTemplate};
 pub use delete::DeleteTemplate;
 pub use new::{NewTemplate, check_new};
 pub use power::{PoweroffTemplate, ShutdownTemplate};

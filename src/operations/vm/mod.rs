@@ -1,15 +1,19 @@
 //! Virtual machines: created, changed, started, stopped, deleted, looked at.
 
 mod check;
+mod copy;
 mod create;
 mod delete;
 mod edit;
 mod power;
 mod query;
 mod reset;
+mod smigrate;
 mod update;
 
 pub use check::{Known, check};
+pub use copy::CopyVm;
+pub(super) use copy::copy_disks;
 pub use create::CreateVm;
 pub(super) use create::new_vnc_password;
 pub use delete::DeleteVm;
@@ -18,6 +22,7 @@ pub use power::{PoweroffVm, RebootVm, ResumeVm, ShutdownVm, StartVm, SuspendVm};
 pub(super) use power::{power_off, shut_down};
 pub use query::{Edition, Listings, VmList, VmView, find, list};
 pub use reset::ResetVm;
+pub use smigrate::SmigrateVm;
 pub use update::{Changes, UpdateVm, check_update};
 
 use crate::error::{Error, ErrorKind, Result};

@@ -134,6 +134,10 @@ pub static TEMPLATE: Answer = document(
     ),
 );
 
+/// Of a template that was made of a VM.
+pub static TEMPLATE_MADE: Answer =
+    document("template-made", list("template", ID, &[one("name", Text), one("size", Number), one("desc", Text)]));
+
 /// Of a template, a VM, a snapshot or a backup.
 pub static DISKS: Answer = document(
     "disks",

@@ -73,6 +73,11 @@ pub static TEMPLATE_NEW: Request = Request {
     ],
 };
 
+pub static TEMPLATE_CREATE: Request = Request {
+    name: "template-create",
+    fields: &[needed("name", NAME), needed("storlink", STORLINK), optional("desc", DESC)],
+};
+
 pub static TEMPLATE_UPDATE: Request = Request {
     name: "template-update",
     fields: &[
@@ -111,6 +116,11 @@ pub static VM_CREATE: Request = Request {
         optional("desc", DESC),
     ],
 };
+
+pub static VM_COPY: Request =
+    Request { name: "vm-copy", fields: &[needed("name", NAME), needed("storlink", STORLINK)] };
+
+pub static VM_SMIGRATE: Request = Request { name: "vm-smigrate", fields: &[needed("storlink", STORLINK)] };
 
 pub static VM_UPDATE: Request = Request {
     name: "vm-update",
