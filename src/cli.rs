@@ -1,11 +1,11 @@
-//! The command line: `pengx serve`, `pengx routes`, `pengx schema`, `pengx user`, `pengx token`.
+//! The command line: `pengx serve`, `pengx routes`, `pengx schema`, `pengx user`, `pengx token`, `pengx backup`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Given;
-use crate::model::{Role, TokenId};
+use crate::model::{BackupId, Role, TokenId};
 
 #[derive(Debug, Parser)]
 #[command(name = "pengx", version, about = "Manages virtual machines behind the pengx XML API")]
@@ -29,6 +29,8 @@ pub enum Command {
     User(User),
     /// Keep the bearer tokens of accounts.
     Token(Token),
+    /// Look at backups, beside a running server or without one. Changes nothing.
+    Backup(Backup),
 }
 
 #[derive(Debug, Args)]
@@ -85,6 +87,28 @@ pub enum TokenCommand {
     Revoke { id: TokenId },
 }
 
+#[derive(Debug, Args)]
+pub struct Backup {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    command: BackupCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Print every backup: id, VM's id, VM's name, name, and when it was made, last verified and last proven (UTC).
+    List,
+    /// Read every byte of backups again. Prints a line for each; status 1 if one is not what it was.
+    Verify {
+        #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+        ids: Vec<BackupId>,
+        /// Every backup that this host can reach.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
 /// Where the configuration and the database are.
 #[derive(Debug, Args)]
 pub struct Place {
@@ -129,6 +153,12 @@ impl From<Place> for Given {
 
 impl User {
     pub fn split(self) -> (Given, UserCommand) {
+        (self.place.into(), self.command)
+    }
+}
+
+impl Backup {
+    pub fn split(self) -> (Given, BackupCommand) {
         (self.place.into(), self.command)
     }
 }

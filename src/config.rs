@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::{Error, Problems, Result};
-use crate::model::{NicLink, PmId};
+use crate::model::{NicLink, PmId, ProofSign};
 
 /// Where the file is when nobody says.
 const DEFAULT_FILE: &str = "/etc/pengx/pengx.toml";
@@ -51,6 +51,9 @@ pub struct Config {
     pub keep_replaced_leaf: bool,
     pub lock_timeout: Duration,
     pub shutdown_timeout: Duration,
+    /// By what a backup is proven, and how long a guest may take for it.
+    pub prove_wait: ProofSign,
+    pub prove_timeout: Duration,
     /// How often what could not be undone is tried again.
     pub recover_interval: Duration,
     pub libvirt: Libvirt,
@@ -145,6 +148,8 @@ impl Config {
             keep_replaced_leaf: top.flag("keep_replaced_leaf", true, &mut bad),
             lock_timeout: top.seconds("lock_timeout", 10, &mut bad),
             shutdown_timeout: top.seconds("shutdown_timeout", 120, &mut bad),
+            prove_wait: top.parsed("prove_wait", &mut bad).unwrap_or(ProofSign::Agent),
+            prove_timeout: top.seconds("prove_timeout", 300, &mut bad),
             recover_interval: top.seconds("recover_interval", 30, &mut bad),
             libvirt: Libvirt::read(top.section("libvirt", &mut bad), &mut bad),
             api: Api::read(top.section("api", &mut bad), &mut bad),
@@ -461,7 +466,7 @@ mod tests {
 
     #[test]
     fn every_bad_setting_is_named_at_once() {
-        let text = "listen = 'nowhere'\nlock_timeout = 0\nmax_vcpus = 256\nmax_chain = 1\nkeep_replaced_leaf = 'no'\nshutdown_timeout = 9223372036854775807\ntypo = 1\npm_uuid = 'x'\n[api]\ntime_zone = 'Mars'\nprefixes = ['x/']\n[bridges]\nxenbr0 = '../x'";
+        let text = "listen = 'nowhere'\nlock_timeout = 0\nmax_vcpus = 256\nmax_chain = 1\nkeep_replaced_leaf = 'no'\nshutdown_timeout = 9223372036854775807\nprove_wait = 'screen'\ntypo = 1\npm_uuid = 'x'\n[api]\ntime_zone = 'Mars'\nprefixes = ['x/']\n[bridges]\nxenbr0 = '../x'";
         let said = load(text, &Given::default()).unwrap_err().to_string();
         for name in [
             "listen",
@@ -470,6 +475,7 @@ mod tests {
             "max_chain: must be from 2 to 200",
             "keep_replaced_leaf: must be true or false",
             "shutdown_timeout: must be at most",
+            "prove_wait: \"screen\": must be agent or console:TEXT",
             "typo: is no setting",
             "pm_uuid",
             "api.time_zone",

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use pengx::accounts;
 use pengx::cli::{Cli, Command};
 use pengx::config::{Config, Given};
 use pengx::dialects::pengx::Settings;
 use pengx::error::{Error, ErrorKind};
+use pengx::{accounts, backups};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
@@ -26,6 +26,14 @@ fn main() -> ExitCode {
         Command::Token(token) => {
             let (given, command) = token.split();
             tell(Config::load(&given).and_then(|config| accounts::token(&config, command)))
+        }
+        Command::Backup(backup) => {
+            let (given, command) = backup.split();
+            match Config::load(&given).and_then(|config| backups::run(&config, command, &mut say)) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(why) => refuse(&why),
+            }
         }
     }
 }

@@ -217,6 +217,8 @@ fn settings(config: &Config) -> Settings {
         max_chain: config.max_chain,
         keep_replaced_leaf: config.keep_replaced_leaf,
         shutdown_timeout: config.shutdown_timeout,
+        prove_wait: config.prove_wait.clone(),
+        prove_timeout: config.prove_timeout,
         authorized_keys: config.authorized_keys.clone(),
         tasks: TaskSettings {
             lock_timeout: config.lock_timeout,

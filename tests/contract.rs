@@ -1,5 +1,6 @@
 //! The contract, row by row, over HTTP: what is served, what is answered to the letter, what is refused and how.
 
+mod backups;
 mod bodies;
 mod change;
 mod create;

@@ -1,5 +1,6 @@
 //! Every operation, failing and dying at every single point: afterwards the world is as it was, or the task is finished.
 
+mod backups;
 mod copies;
 mod devices;
 mod snapshots;
@@ -32,6 +33,7 @@ fn scenarios() -> Vec<Scenario> {
     let mut all = vm_scenarios();
     all.extend(devices::scenarios());
     all.extend(snapshots::scenarios());
+    all.extend(backups::scenarios());
     all.extend(templates::storlink_scenarios());
     all.extend(templates::template_scenarios());
     all.extend(copies::scenarios());

@@ -40,8 +40,9 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     ("terminal", &["error", "model"]),
     ("accounts", &["cli", "config", "error", "model", "operations", "store", "terminal"]),
+    ("backups", &["cli", "config", "error", "exec", "host", "model", "operations", "storage", "store"]),
     ("cli", &["config", "model"]),
-    ("main", &["accounts", "cli", "config", "dialects", "error", "serve"]),
+    ("main", &["accounts", "backups", "cli", "config", "dialects", "error", "serve"]),
     ("lib", &[]),
 ];
 

@@ -15,6 +15,7 @@
 mod abuse;
 mod accounts;
 mod backends;
+mod backups;
 mod contract;
 mod faults;
 mod fresh;

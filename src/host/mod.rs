@@ -16,7 +16,7 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use identity::{Facts, facts, identity};
+pub use identity::{Facts, facts, identity, known_identity};
 pub use load::{Load, Sampler};
 
 /// What is larger is not read: no fact is.

@@ -41,6 +41,8 @@ struct State {
     screens: u16,
     can: Capabilities,
     jobs_are_held: bool,
+    /// What guests say when they have come up: to their console, and whether through their agent.
+    greeting: (String, bool),
 }
 
 struct Domain {
@@ -95,6 +97,7 @@ impl FakeHypervisor {
             screens: 0,
             can: everything(),
             jobs_are_held: false,
+            greeting: ("fake login: ".to_owned(), true),
         };
         let world = World { state: Mutex::new(state), listeners: Mutex::default(), faults: Faults::default() };
         Self { world: Arc::new(world) }
@@ -192,6 +195,11 @@ impl FakeHypervisor {
         self.world.lock().hold_jobs(hold);
     }
 
+    /// What guests write to their console when they are started, and whether their agent answers.
+    pub fn set_greeting(&self, console: &str, agent: bool) {
+        self.world.lock().greeting = (console.to_owned(), agent);
+    }
+
     /// The bridges of the host.
     pub fn set_bridges(&self, names: &[&str]) {
         self.world.lock().bridges = names.iter().map(|&name| name.to_owned()).collect();
@@ -260,6 +268,7 @@ impl State {
     fn check(&self, id: VmId, spec: &DomainSpec) -> Result<()> {
         spec.disks.iter().try_for_each(|disk| self.check_disk(id, disk))?;
         spec.nics.iter().try_for_each(|nic| self.check_nic(nic))?;
+        check_disc(spec.console.as_ref())?;
         check_disc(spec.disc.as_ref())
     }
 
@@ -285,7 +294,7 @@ impl State {
             NicLink::Bridge(name) if !self.bridges.contains(name) => {
                 Err(refused(format!("Cannot get interface MTU on '{name}': No such device")))
             }
-            NicLink::Bridge(_) | NicLink::User => Ok(()),
+            NicLink::Bridge(_) | NicLink::User | NicLink::Unplugged => Ok(()),
         }
     }
 
@@ -307,6 +316,9 @@ impl State {
         }
         self.check(id, &domain.spec)?;
         let has = domain.spec.clone();
+        if let Some(VolumeSource::File(console)) = &has.console {
+            std::fs::write(console, &self.greeting.0).map_err(|e| refused(format!("{}: {e}", console.display())))?;
+        }
         let screen = FIRST_SCREEN.saturating_add(self.screens);
         self.screens = self.screens.wrapping_add(1) % 1000;
         self.domain(id)?.run = Some(Run { paused: how == Start::Paused, screen, has, jobs: BTreeMap::new() });
@@ -556,6 +568,17 @@ impl Hypervisor for FakeHypervisor {
             }
             Ok(())
         })
+    }
+
+    fn agent_answers(&self, id: VmId) -> Result<bool> {
+        self.world.read(Verb::AgentAnswers, |state| {
+            let domain = state.domains.get(&id).ok_or_else(|| Error::not_found("vm", id))?;
+            match domain.state() {
+                PowerState::Running => Ok(state.greeting.1 && !domain.deaf),
+                PowerState::Paused => Ok(false),
+                off => Err(Verb::AgentAnswers.wrong_state(id, off)),
+            }
+        })?
     }
 
     fn watch(&self, changed: Changed) {

@@ -134,6 +134,9 @@ pub trait Hypervisor: Send + Sync {
     /// [`Hypervisor::chain`] tells.
     fn abort_block_job(&self, id: VmId, order: u32) -> Result<()>;
 
+    /// Whether an agent in a running guest answers, within a few seconds.
+    fn agent_answers(&self, id: VmId) -> Result<bool>;
+
     /// Calls `changed` after any domain changed its state, and when the hypervisor went away or came back, for as long as
     /// the backend lives. It says that something changed, not what: the one who listens reads [`Hypervisor::domains`].
     fn watch(&self, changed: Changed);

@@ -133,6 +133,9 @@ impl Hypervisor for Timed {
     fn abort_block_job(&self, id: VmId, order: u32) -> Result<()> {
         self.call(Verb::AbortBlockJob, |h| h.abort_block_job(id, order))
     }
+    fn agent_answers(&self, id: VmId) -> Result<bool> {
+        self.call(Verb::AgentAnswers, |h| h.agent_answers(id))
+    }
     fn watch(&self, changed: Changed) {
         self.inner.watch(changed);
     }

@@ -32,6 +32,7 @@ pub enum Verb {
     BlockJob,
     Pivot,
     AbortBlockJob,
+    AgentAnswers,
 }
 
 impl Verb {
@@ -47,6 +48,7 @@ impl Verb {
                 | Self::Size
                 | Self::Chain
                 | Self::BlockJob
+                | Self::AgentAnswers
         )
     }
 
@@ -80,6 +82,7 @@ impl Verb {
             Self::BlockJob => "block_job",
             Self::Pivot => "pivot",
             Self::AbortBlockJob => "abort_block_job",
+            Self::AgentAnswers => "agent_answers",
         }
     }
 
@@ -113,6 +116,7 @@ impl Verb {
             Self::BlockJob => "tell how far the block job is on",
             Self::Pivot => "move to the other image a disk of",
             Self::AbortBlockJob => "stop the block job on",
+            Self::AgentAnswers => "ask the guest agent of",
         }
     }
 
@@ -138,7 +142,8 @@ impl Verb {
             | Self::StartBlockJob
             | Self::BlockJob
             | Self::Pivot
-            | Self::AbortBlockJob => "it must be running",
+            | Self::AbortBlockJob
+            | Self::AgentAnswers => "it must be running",
             Self::Info | Self::Domains | Self::Domain | Self::HasBridge | Self::Define | Self::Destroy => {
                 "another state is needed"
             }

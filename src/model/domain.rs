@@ -18,6 +18,8 @@ pub struct DomainSpec {
     pub nics: Vec<NicSpec>,
     /// The ISO image in the drive; the drive is always there. The guest boots it when no disk boots.
     pub disc: Option<VolumeSource>,
+    /// An empty file, to which all goes that the guest writes to its serial console.
+    pub console: Option<VolumeSource>,
     pub vnc_password: Secret,
 }
 
@@ -62,6 +64,8 @@ pub enum NicLink {
     Bridge(String),
     /// QEMU's user networking: outward only, no bridge needed.
     User,
+    /// Nothing: the guest sees a NIC without a cable, and no packet ever leaves it.
+    Unplugged,
 }
 
 words! {

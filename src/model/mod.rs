@@ -23,7 +23,7 @@ mod vm;
 mod volume;
 
 pub use account::{Right, Role, Token, TokenDigest, User, UserName};
-pub use backup::{Backup, BackupConfig, BackupNic};
+pub use backup::{Backup, BackupConfig, BackupNic, ProofSign};
 pub use clock::{Clock, SystemClock};
 pub use compensation::{Compensation, DiskMove, OverlayOf};
 pub use disk::{Disk, DiskOwner};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use chrono::NaiveDateTime;
 
-use super::{PmId, StorlinkId, TaskId, TemplateId, VmId, words};
+use super::{BackupId, PmId, StorlinkId, TaskId, TemplateId, VmId, words};
 
 words! {
     /// Stored: append-only.
@@ -85,6 +85,7 @@ pub enum Resource {
     Vm(VmId),
     Template(TemplateId),
     Storlink(StorlinkId),
+    Backup(BackupId),
     /// A name that is about to be taken, within a kind of object.
     Name(&'static str, String),
 }
@@ -96,6 +97,7 @@ impl fmt::Display for Resource {
             Self::Vm(id) => write!(f, "vm:{id}"),
             Self::Template(id) => write!(f, "template:{id}"),
             Self::Storlink(id) => write!(f, "storlink:{id}"),
+            Self::Backup(id) => write!(f, "backup:{id}"),
             Self::Name(what, name) => write!(f, "{what}-name:{name}"),
         }
     }

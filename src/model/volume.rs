@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{DiskId, MiB, words};
+use super::{BackupId, DiskId, MiB, words};
 
 words! {
     /// The format of a volume: declared when it is made, never probed.
@@ -14,7 +14,9 @@ words! {
     }
 }
 
-/// The name of a volume on its storlink: `<disk uuid>.<format>`, or for a template that was added the bare uuid.
+/// The name of a volume on its storlink: `<disk uuid>.<format>`, or for a template that was added the bare uuid. What lies
+/// beside volumes for a time or for good has such a name too: `<backup uuid>.json`, the manifest of a backup, and
+/// `<uuid>.log`, what a guest writes to its console.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct VolumeName(String);
@@ -29,10 +31,25 @@ impl VolumeName {
         Self(disk.to_string())
     }
 
+    pub fn manifest(backup: BackupId) -> Self {
+        Self(format!("{backup}.{MANIFEST}"))
+    }
+
+    pub fn log(id: DiskId) -> Self {
+        Self(format!("{id}.{LOG}"))
+    }
+
+    pub fn is_log(&self) -> bool {
+        self.0.ends_with(&format!(".{LOG}"))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
+
+const MANIFEST: &str = "json";
+const LOG: &str = "log";
 
 impl fmt::Display for VolumeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,7 +57,7 @@ impl fmt::Display for VolumeName {
     }
 }
 
-/// Only what [`VolumeName::new`] and [`VolumeName::bare`] can make.
+/// Only what the functions above can make.
 impl FromStr for VolumeName {
     type Err = String;
 
@@ -51,6 +68,8 @@ impl FromStr for VolumeName {
         };
         let disk: DiskId = id.parse()?;
         let name = match format {
+            Some(MANIFEST) => Self::manifest(BackupId(disk.0)),
+            Some(LOG) => Self::log(disk),
             Some(format) => Self::new(disk, format.parse()?),
             None => Self::bare(disk),
         };
@@ -93,6 +112,8 @@ pub struct VolumeFacts {
     pub virtual_bytes: u64,
     /// What it occupies on the storlink, in bytes.
     pub allocated_bytes: u64,
+    /// How long its file is, in bytes.
+    pub file_bytes: u64,
 }
 
 /// What the header of one image of a chain says.

@@ -79,6 +79,7 @@ impl Machine {
             disks: Vec::new(),
             nics: Vec::new(),
             disc: iso::if_there(core, &self.vm)?,
+            console: None,
             vnc_password: self.vm.vnc_password.clone(),
         };
         for disk in &self.disks {

@@ -2,6 +2,7 @@
 //! storage and host meet, and here it is decided what each action may do. Knows no HTTP, and no backend by name.
 
 mod account;
+pub mod backup;
 pub mod bridge;
 mod chain;
 mod compensate;
@@ -34,7 +35,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::host::{Host, Sampler};
 use crate::hypervisor::Hypervisor;
-use crate::model::{Clock, Ids, Lane, Lock, NicLink, Pm, Right, Storlink, TaskKind};
+use crate::model::{Clock, Ids, Lane, Lock, NicLink, Pm, ProofSign, Right, Storlink, TaskKind};
 use crate::storage::VolumeDriver;
 use crate::store::Store;
 pub use crate::tasks::Done;
@@ -91,6 +92,9 @@ pub struct Settings {
     /// others.
     pub low_water: HashMap<String, u32>,
     pub low_water_default: u32,
+    /// By what a backup is proven, and how long a guest may take for it.
+    pub prove_wait: ProofSign,
+    pub prove_timeout: Duration,
     /// The file that lets the other hosts of the site in; `None` where nobody knows which one.
     pub authorized_keys: Option<PathBuf>,
     pub tasks: TaskSettings,
@@ -109,6 +113,8 @@ impl Default for Settings {
             keep_replaced_leaf: true,
             low_water: HashMap::new(),
             low_water_default: 1,
+            prove_wait: ProofSign::Agent,
+            prove_timeout: Duration::from_secs(300),
             authorized_keys: None,
             tasks: TaskSettings::default(),
         }

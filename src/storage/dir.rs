@@ -3,6 +3,8 @@
 //! Law: a volume appears under its name whole or not at all. It is made as `<name>.part`, brought to the disk, and
 //! renamed; `<name>.deleted` is one that was set aside.
 
+mod bytes;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +17,7 @@ use super::beneath::Dir;
 use super::header::{self, HeaderError, MAX_VIRTUAL_BYTES};
 use super::image::{self, Image};
 use super::patience::within;
-use super::{Content, Control, DriverInfo, MAX_ISOS, NewVolume, VolumeDriver};
+use super::{Content, Control, DriverInfo, FileDigest, MAX_ISOS, NewVolume, VolumeDriver};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{ExecError, Failure, Runner};
 use crate::model::{
@@ -214,7 +216,11 @@ impl VolumeDriver for DirDriver {
     }
 
     fn remove(&self, volume: &VolumeName) -> Result<()> {
-        self.unlink(vec![volume.to_string(), part(volume), deleted(volume)])
+        let mut names = vec![volume.to_string(), part(volume), deleted(volume)];
+        if volume.is_log() {
+            names.extend(self.rolled_over(volume)?);
+        }
+        self.unlink(names)
     }
 
     fn set_aside(&self, volume: &VolumeName) -> Result<()> {
@@ -272,6 +278,28 @@ impl VolumeDriver for DirDriver {
         done.map_err(|e| self.explain(overlay, MiB(1), e.into()))?;
         self.sync_image(Some(&top))?;
         self.chain(overlay, below).map(drop)
+    }
+
+    fn digest(&self, volume: &VolumeName, control: &Control<'_>) -> Result<FileDigest> {
+        bytes::digest(&self.link, volume, control)
+    }
+
+    fn inspect(&self, volume: &VolumeName, format: Format, control: &Control<'_>) -> Result<()> {
+        let size = self.probe(volume, format)?.virtual_bytes;
+        let layer = Layer { source: self.source(volume)?, format };
+        bytes::verdict(volume, image::check(&*self.runner, &layer, size, control))
+    }
+
+    fn write_text(&self, name: &VolumeName, text: &[u8]) -> Result<()> {
+        bytes::write(&self.link, name, text)
+    }
+
+    fn read_text(&self, name: &VolumeName) -> Result<Vec<u8>> {
+        bytes::read(&self.link, name)
+    }
+
+    fn read_log(&self, name: &VolumeName) -> Result<Vec<u8>> {
+        bytes::read_log(&self.link, name)
     }
 
     fn list(&self) -> Result<Vec<VolumeName>> {
@@ -451,9 +479,10 @@ fn wrong(name: &str, e: HeaderError) -> Error {
 }
 
 fn facts(file: &File, name: &str, format: Format, virtual_bytes: u64) -> Result<VolumeFacts> {
-    let blocks = file.metadata().map_err(|e| unreadable(name, &e))?.blocks();
+    let said = file.metadata().map_err(|e| unreadable(name, &e))?;
     // The kernel counts in units of 512, whatever the blocks of the file system are.
-    Ok(VolumeFacts { format, virtual_bytes, allocated_bytes: blocks.saturating_mul(512) })
+    let allocated_bytes = said.blocks().saturating_mul(512);
+    Ok(VolumeFacts { format, virtual_bytes, allocated_bytes, file_bytes: said.len() })
 }
 
 fn unreadable(name: &str, e: &std::io::Error) -> Error {

@@ -70,6 +70,22 @@ pub trait VolumeDriver: Send + Sync {
     /// until now. It must not be in use; nothing is looked for in what it read until now, which may be gone.
     fn reattach(&self, overlay: &VolumeName, below: &[Layer]) -> Result<()>;
 
+    /// Reads every byte of a volume's file from the storage.
+    fn digest(&self, volume: &VolumeName, control: &Control<'_>) -> Result<FileDigest>;
+
+    /// Lets the tool of its format look whether the tables of a volume that is self-contained agree with one another.
+    fn inspect(&self, volume: &VolumeName, format: Format, control: &Control<'_>) -> Result<()>;
+
+    /// Puts a text under a name that is free, [`MAX_TEXT`] bytes at most; whole or not at all, and on the disk. Like a volume
+    /// it can be removed and set aside.
+    fn write_text(&self, name: &VolumeName, text: &[u8]) -> Result<()>;
+
+    /// A text of at most [`MAX_TEXT`] bytes.
+    fn read_text(&self, name: &VolumeName) -> Result<Vec<u8>>;
+
+    /// The first [`MAX_LOG`] bytes of what was logged so far, to a file that somebody writes to.
+    fn read_log(&self, name: &VolumeName) -> Result<Vec<u8>>;
+
     /// Every volume by its proper name, set-aside and unfinished ones not among them.
     fn list(&self) -> Result<Vec<VolumeName>>;
 
@@ -90,6 +106,23 @@ pub trait VolumeDriver: Send + Sync {
 
 /// The most ISO images of one list.
 pub const MAX_ISOS: usize = 10_000;
+
+/// The longest text beside volumes, in bytes: the hashes of some 15 TiB.
+pub const MAX_TEXT: usize = 64 << 20;
+
+/// What is looked at of a log, in bytes.
+pub const MAX_LOG: usize = 4 << 20;
+
+/// So many bytes of a file have one hash.
+pub const BLOCK: usize = 16 << 20;
+
+/// What the bytes of a file are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileDigest {
+    pub bytes: u64,
+    /// SHA-256 of each [`BLOCK`] bytes and of the rest, in hexadecimal.
+    pub blocks: Vec<String>,
+}
 
 /// What a driver can do, as data.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -85,6 +85,19 @@ pub fn insert(c: &mut Conn, backup: &Backup) -> Result<()> {
     Ok(())
 }
 
+/// When every block of it was last found as it was written.
+pub fn set_verified(c: &mut Conn, id: BackupId, at: Option<NaiveDateTime>) -> Result<()> {
+    let rows =
+        diesel::update(backups::table.find(id.to_string())).set(backups::verified_at.eq(at)).execute(&mut c.0)?;
+    hit(rows, "backup", id)
+}
+
+/// When a guest last booted from it.
+pub fn set_proven(c: &mut Conn, id: BackupId, at: NaiveDateTime) -> Result<()> {
+    let rows = diesel::update(backups::table.find(id.to_string())).set(backups::proven_at.eq(at)).execute(&mut c.0)?;
+    hit(rows, "backup", id)
+}
+
 /// # Errors
 /// `InUse` while it has disks.
 pub fn remove(c: &mut Conn, id: BackupId) -> Result<()> {

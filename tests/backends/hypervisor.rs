@@ -105,6 +105,7 @@ fn spec(disks: &[PathBuf]) -> DomainSpec {
         disks: (0..).zip(disks).map(|(order, file)| disk_spec(order, file)).collect(),
         nics: Vec::new(),
         disc: None,
+        console: None,
         vnc_password: Secret::new("12345678".to_owned()),
     }
 }

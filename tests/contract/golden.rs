@@ -120,7 +120,9 @@ fn answers_are_the_manuals_to_the_letter() {
     template(&mut gold);
     failures(&mut gold);
     devices(&mut gold, &id);
+    let backup = backup(&mut gold, &id);
     gold.api.http.delete(&format!("/vms/{id}/")).empty_204();
+    restore(&mut gold, &id, &backup);
     gold.finish();
 }
 
@@ -384,7 +386,7 @@ fn failures(gold: &mut Gold) {
         ("failure-404-uri", 404, gold.api.get("/nope/")),
         ("failure-404-object", 404, gold.api.get(&format!("/vms/{}/", super::NOBODY))),
         ("failure-405", 405, gold.api.http.send("PUT", "/vms/", "")),
-        ("failure-501", 501, gold.api.get("/backups/")),
+        ("failure-501", 501, gold.api.post(&format!("/vms/{}/migrate/", super::NOBODY), "")),
     ] {
         gold.check(name, Some("root"), status, &answer).are(&[("data.result", "failure")]);
     }
@@ -434,7 +436,41 @@ fn devices(gold: &mut Gold, id: &str) {
     gold.check("interfaces-none", Some("interfaces"), 200, &answer);
 }
 
-/// Of a snapshot and of a backup, which nothing makes yet: rows like those of a disk that there is.
+/// Its id.
+fn backup(gold: &mut Gold, id: &str) -> String {
+    let list = format!("/vms/{id}/backups/");
+    let answer = gold.api.get(&list);
+    gold.check("backups-none", Some("vmbackups"), 200, &answer);
+    let body = file("contract/bodies/backup-create.xml").replace(">2<", ">1<").replace("$backup_name", "a &lt; b");
+    let answer = gold.api.post(&list, &body);
+    gold.check("backup-create", Some("root"), 200, &answer).are(&[("data.result", "success")]);
+    let answer = gold.api.get(&list);
+    let backup = answer.ids("vmbackup")[0].clone();
+    gold.check("backups", Some("vmbackups"), 200, &answer).are(&[
+        ("backup.id", &backup),
+        ("backup.name", "a &lt; b"),
+        ("backup.vm", id),
+        ("backup.created_at", "2017-07-26 15:04:05"),
+        ("backup.size", "4"),
+    ]);
+    assert_eq!(gold.api.get("/backups/").body, answer.body);
+    for verb in ["verify", "prove"] {
+        let answer = gold.api.post(&format!("{list}{backup}/{verb}/"), "");
+        gold.check(&format!("backup-{verb}"), Some("root"), 200, &answer).are(&[("data.result", "success")]);
+    }
+    backup
+}
+
+/// Of the VM, which is deleted by now.
+fn restore(gold: &mut Gold, id: &str, backup: &str) {
+    let uri = format!("/vms/{id}/backups/{backup}/");
+    let answer = gold.api.post(&uri, "");
+    gold.check("backup-restore", Some("root"), 201, &answer).are(&[("data.result", "success")]);
+    gold.api.http.delete(&uri).empty_204();
+    gold.api.http.delete(&format!("/vms/{id}/")).empty_204();
+}
+
+/// Of a snapshot and of a backup: rows like those of a disk that there is.
 fn owned_disks(gold: &mut Gold, id: &str, like: &str) {
     let (snap, bak) = (SnapshotId(uuid::Uuid::from_u128(0x51)), BackupId(uuid::Uuid::from_u128(0xb1)));
     let (vm, name) = (id.parse().unwrap(), "kept".to_owned());
@@ -483,7 +519,9 @@ fn owned_disks(gold: &mut Gold, id: &str, like: &str) {
     gold.check("disks-of-backup", Some("disks"), 200, &answer).are(&[("d.backup", &bak_id), ("d.order", "0")]);
     let remove = |c: &mut Conn| {
         disks::remove(c, frozen.id)?;
-        snapshots::remove(c, snap)
+        snapshots::remove(c, snap)?;
+        disks::remove(c, copied.id)?;
+        backups::remove(c, bak)
     };
     store.write_tx(remove).unwrap();
 }

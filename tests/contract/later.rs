@@ -18,7 +18,7 @@ fn each_row_still_to_come_answers_501_under_each_of_its_names() {
             asked += 1;
         }
     }
-    assert_eq!(asked, 10);
+    assert_eq!(asked, 1);
     api.app.assert_at_rest();
 }
 
@@ -26,8 +26,6 @@ fn each_row_still_to_come_answers_501_under_each_of_its_names() {
 fn under_every_prefix_too() {
     let api = Api::new();
     for prefix in ["", "/api", "/api/v1", "/api/v2", "/apiv2", "/v1", "/v2"] {
-        let message = "GET /backups/ is not available in this release";
-        api.get(&format!("{prefix}/backups/")).refused(501, message);
         let message = "POST /vms/:vm/migrate/ is not available in this release";
         api.post(&format!("{prefix}/vms/{NOBODY}/migrate/"), "").refused(501, message);
     }

@@ -62,10 +62,10 @@ pub(super) const ROWS: &[Row] = &[
     later(37, &["DELETE /vms/:vm/snapshots/:snap/"]),
     later(38, &["GET /vms/:vm/snapshots/"]),
     later(39, &["POST /vms/:vm/snapshots/:snap/"]),
-    later(40, &["POST /vms/:vm/backups/"]),
-    later(41, &["DELETE /vms/:vm/backups/:bak/"]),
-    later(42, &["GET /vms/:vm/backups/"]),
-    later(43, &["POST /vms/:vm/backups/:bak/"]),
+    served(40, &["POST /vms/:vm/backups/"]),
+    served(41, &["DELETE /vms/:vm/backups/:bak/"]),
+    served(42, &["GET /vms/:vm/backups/"]),
+    served(43, &["POST /vms/:vm/backups/:bak/"]),
     served(44, &["POST /vms/:vm/disks/"]),
     served(45, &["DELETE /vms/:vm/disks/:disk/"]),
     served(46, &[
@@ -92,6 +92,8 @@ const CHOICES: &[(&str, Option<u8>)] = &[
     ("POST /templates/:gvm/poweroff/", None),
     ("GET /schema/", None),
     ("GET /backups/", Some(42)),
+    ("POST /vms/:vm/backups/:bak/verify/", None),
+    ("POST /vms/:vm/backups/:bak/prove/", None),
 ];
 
 /// Every endpoint of the hand-written table with its row.

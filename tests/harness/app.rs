@@ -13,7 +13,7 @@ use pengx::operations::storlink::CreateStorlink;
 use pengx::operations::template::AddTemplate;
 use pengx::operations::vm::CreateVm;
 use pengx::operations::{Core, Operation, Parts, Settings, pm};
-use pengx::storage::{Control, DriverInfo, NewVolume, VolumeDriver};
+use pengx::storage::{Control, DriverInfo, FileDigest, NewVolume, VolumeDriver};
 use pengx::store::Store;
 use pengx::tasks::{Fate, Point, Probe, TaskSettings};
 use rustix::process::{Signal, getpid, kill_process};
@@ -59,6 +59,7 @@ impl Site {
             shutdown_timeout: Duration::from_millis(600),
             shutdown_repeat: Duration::from_millis(200),
             memory_timeout: Duration::from_millis(600),
+            prove_timeout: Duration::from_millis(600),
             authorized_keys: Some(dir.path().join("authorized_keys")),
             tasks: TaskSettings {
                 lock_timeout: Duration::from_secs(20),
@@ -284,9 +285,18 @@ pub struct Fuse {
     /// [`Fate::Die`] is a SIGKILL to this very process.
     pub for_real: AtomicBool,
     names: Mutex<Vec<&'static str>>,
+    /// What else happens at a point, once.
+    also: Mutex<Option<(usize, Also)>>,
 }
 
+type Also = Box<dyn FnOnce() + Send>;
+
 impl Fuse {
+    /// At the n-th point from when it was armed last, and before its fate, this happens.
+    pub fn also_at(&self, n: usize, happens: impl FnOnce() + Send + 'static) {
+        *self.also.lock().unwrap() = Some((n, Box::new(happens)));
+    }
+
     pub fn at(plan: &[(usize, Fate)]) -> Arc<Self> {
         Arc::new(Self { plan: Mutex::new(plan.to_vec()), ..Self::default() })
     }
@@ -297,6 +307,7 @@ impl Fuse {
         self.passed.store(0, Ordering::SeqCst);
         self.blown.store(false, Ordering::SeqCst);
         self.names.lock().unwrap().clear();
+        *self.also.lock().unwrap() = None;
     }
 
     /// The points passed since it was armed.
@@ -313,6 +324,10 @@ impl Probe for Fuse {
     fn at(&self, point: Point) -> Fate {
         let n = self.passed.fetch_add(1, Ordering::SeqCst) + 1;
         self.names.lock().unwrap().push(point.name);
+        let also = self.also.lock().unwrap().take_if(|(at, _)| *at == n);
+        if let Some((_, happens)) = also {
+            happens();
+        }
         let fate = self.plan.lock().unwrap().iter().find(|(at, _)| *at == n).map_or(Fate::Go, |(_, fate)| *fate);
         if fate == Fate::Die && self.for_real.load(Ordering::SeqCst) {
             kill_process(getpid(), Signal::KILL).unwrap();
@@ -413,6 +428,21 @@ impl VolumeDriver for FaultyDriver {
     }
     fn reattach(&self, overlay: &VolumeName, below: &[Layer]) -> Result<()> {
         self.faults.effect(|| self.driver.reattach(overlay, below))
+    }
+    fn digest(&self, volume: &VolumeName, control: &Control<'_>) -> Result<FileDigest> {
+        self.driver.digest(volume, control)
+    }
+    fn inspect(&self, volume: &VolumeName, format: Format, control: &Control<'_>) -> Result<()> {
+        self.driver.inspect(volume, format, control)
+    }
+    fn write_text(&self, name: &VolumeName, text: &[u8]) -> Result<()> {
+        self.faults.effect(|| self.driver.write_text(name, text))
+    }
+    fn read_text(&self, name: &VolumeName) -> Result<Vec<u8>> {
+        self.driver.read_text(name)
+    }
+    fn read_log(&self, name: &VolumeName) -> Result<Vec<u8>> {
+        self.driver.read_log(name)
     }
     fn list(&self) -> Result<Vec<VolumeName>> {
         self.driver.list()

@@ -1,6 +1,7 @@
 //! What tests stand on.
 
 pub mod app;
+pub mod backing;
 pub mod chains;
 pub mod counters;
 pub mod guest;

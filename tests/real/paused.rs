@@ -144,6 +144,12 @@ impl Hypervisor for Paused {
     fn abort_block_job(&self, id: VmId, order: u32) -> Result<()> {
         self.libvirt.abort_block_job(id, order)
     }
+    /// Of a guest that runs; one that never runs an instruction would not.
+    fn agent_answers(&self, id: VmId) -> Result<bool> {
+        let said = self.libvirt.agent_answers(id)?;
+        assert!(!said, "a guest that is paused has an agent that answers");
+        Ok(self.libvirt.domain(id)?.is_some_and(|domain| domain.state.is_active()))
+    }
     fn watch(&self, changed: Changed) {
         self.libvirt.watch(changed);
     }

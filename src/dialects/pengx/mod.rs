@@ -3,6 +3,7 @@
 //! `resources` is the one list of what there is; `front` finds the resource and decides what can be decided without a
 //! handler; a handler takes a [`Call`] and gives a [`Reply`] or a [`Failure`].
 
+pub mod backups;
 pub mod call;
 mod charset;
 pub mod de;

@@ -10,7 +10,7 @@ use warp::http::{HeaderValue, Method};
 
 use super::schema::{Answer, Request, answers, requests};
 use super::{Call, Failure, Prefix, Reply, Shape};
-use super::{disks, interfaces, perf, pms, power, schema, snapshots, storlinks, tasks, templates, vms};
+use super::{backups, disks, interfaces, perf, pms, power, schema, snapshots, storlinks, tasks, templates, vms};
 use crate::model::{NicId, Right, StorlinkId, VmId};
 
 pub type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send>>;
@@ -131,9 +131,11 @@ pub static RESOURCES: &[Resource] = resources! {
     "/vms/:vm/start/snapshots/:snap/" { Post 34 snapshots::start => ROOT }
     "/vms/:vm/snapshots/" { Get 38 snapshots::index => SNAPSHOTS, Post 36 snapshots::take: SNAPSHOT_TAKE => SNAPSHOT }
     "/vms/:vm/snapshots/:snap/" { Post 39 snapshots::restore => ROOT, Delete 37 snapshots::delete => NO_CONTENT }
-    "/vms/:vm/backups/" { Get 42 not_yet => ROOT, Post 40 not_yet => ROOT }
-    "/vms/:vm/backups/:bak/" { Post 43 not_yet => ROOT, Delete 41 not_yet => ROOT }
-    "/backups/" { Get 42 not_yet => ROOT }
+    "/vms/:vm/backups/" { Get 42 backups::index => VMBACKUPS, Post 40 backups::create: BACKUP_CREATE => ROOT }
+    "/vms/:vm/backups/:bak/" { Post 43 backups::restore => ROOT, Delete 41 backups::delete => NO_CONTENT }
+    "/vms/:vm/backups/:bak/verify/" { Post choice backups::verify => ROOT }
+    "/vms/:vm/backups/:bak/prove/" { Post choice backups::prove => ROOT }
+    "/backups/" { Get 42 backups::index_all => VMBACKUPS }
     "/vms/:vm/disks/" { Get 46 disks::index => DISKS, Post 44 disks::create: DISK_CREATE => DISK }
     "/vms/:vm/disks/:disk/" { Delete 45 disks::delete => NO_CONTENT }
     "/vms/:vm/disks/snapshots/:snap/" { Get 46 disks::of_snapshot => DISKS }

@@ -38,6 +38,7 @@ struct DomainXml<'a> {
     disks: Vec<DiskXml<'a>>,
     drive: DriveXml<'a>,
     nics: Vec<NicXml<'a>>,
+    console: Option<&'a str>,
     vnc_password: &'a str,
 }
 
@@ -64,6 +65,7 @@ struct DriveXml<'a> {
 struct NicXml<'a> {
     mac: String,
     bridge: Option<&'a str>,
+    unplugged: bool,
 }
 
 /// One device, in the very words that it has in the document of a domain.
@@ -137,9 +139,9 @@ impl<'a> NicXml<'a> {
     fn new(nic: &'a NicSpec) -> Result<Self> {
         let bridge = match &nic.link {
             NicLink::Bridge(name) => Some(sayable("bridge", name)?),
-            NicLink::User => None,
+            NicLink::User | NicLink::Unplugged => None,
         };
-        Ok(Self { mac: nic.mac.to_string(), bridge })
+        Ok(Self { mac: nic.mac.to_string(), bridge, unplugged: nic.link == NicLink::Unplugged })
     }
 }
 
@@ -165,6 +167,7 @@ pub(super) fn write(spec: &DomainSpec, kvm: bool) -> Result<String> {
         disks: disks.into_iter().map(DiskXml::new).collect::<Result<_>>()?,
         drive: DriveXml::new(spec.disc.as_ref())?,
         nics: spec.nics.iter().map(NicXml::new).collect::<Result<_>>()?,
+        console: spec.console.as_ref().map(|console| file("console", console)).transpose()?,
         vnc_password,
     })
 }

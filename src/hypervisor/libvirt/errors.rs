@@ -56,6 +56,12 @@ pub(super) fn is_asked_already(error: &VirtError) -> bool {
     error.message().contains("already in the process of unplug")
 }
 
+/// The guest's agent is not there, or does not answer.
+pub(super) fn is_agent_silent(error: &VirtError) -> bool {
+    let code = error.code().to_raw();
+    matches!(code, sys::VIR_ERR_AGENT_UNRESPONSIVE | sys::VIR_ERR_AGENT_UNSYNCED | sys::VIR_ERR_AGENT_COMMAND_TIMEOUT)
+}
+
 /// The connection, not the action, is at fault.
 pub(super) fn is_lost(error: &VirtError) -> bool {
     is_lost_code(error.code().to_raw(), error.domain().to_raw())

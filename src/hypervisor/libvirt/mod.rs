@@ -32,6 +32,9 @@ use crate::model::{
 /// connection, not even keep-alive.
 const CALLS: usize = 4;
 
+/// How long a guest agent may take for each of the two answers that make a ping, in seconds.
+const AGENT_PATIENCE: i32 = 2;
+
 /// Whether guests get hardware virtualisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DomainType {
@@ -97,8 +100,8 @@ impl LibvirtHypervisor {
     fn lane(&self, verb: Verb) -> &Lane {
         match verb {
             Verb::Destroy => &self.sure,
-            // It only looks, but QEMU has to answer.
-            Verb::BlockJob => &self.risky,
+            // It only looks, but QEMU or its guest has to answer.
+            Verb::BlockJob | Verb::AgentAnswers => &self.risky,
             _ if verb.is_effect() => &self.risky,
             _ => &self.sure,
         }
@@ -435,6 +438,17 @@ impl Hypervisor for LibvirtHypervisor {
 
     fn abort_block_job(&self, id: VmId, order: u32) -> Result<()> {
         self.end_without_effect(id, order)
+    }
+
+    fn agent_answers(&self, id: VmId) -> Result<bool> {
+        self.call(Verb::AgentAnswers, Some(id), move |connection| {
+            let domain = connection.find(id)?;
+            match domain.qemu_agent_command(r#"{"execute":"guest-ping"}"#, AGENT_PATIENCE, 0) {
+                Ok(_) => Ok(true),
+                Err(silent) if errors::is_agent_silent(&silent) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        })
     }
 
     fn watch(&self, changed: Changed) {

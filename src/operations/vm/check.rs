@@ -54,6 +54,7 @@ pub(super) fn outline(known: &Known) -> DomainSpec {
         disks: Vec::new(),
         nics: Vec::new(),
         disc: None,
+        console: None,
         vnc_password: Secret::new(String::new()),
     }
 }

@@ -207,6 +207,19 @@ pub static SNAPSHOT: Answer = document(
     ),
 );
 
+pub static VMBACKUPS: Answer = document(
+    "vmbackups",
+    list(
+        "vmbackups",
+        &[],
+        &[any(list(
+            "vmbackup",
+            ID,
+            &[one("name", Text), element(list("vm", ID, &[])), one("date", Text), one("size", Number)],
+        ))],
+    ),
+);
+
 pub static INTERFACES: Answer = document(
     "interfaces",
     list(

@@ -144,6 +144,11 @@ pub static DISK_CREATE: Request = Request {
     fields: &[needed("size", SIZE), needed("storlink", STORLINK), optional("desc", DESC), optional("format", FORMATS)],
 };
 
+pub static BACKUP_CREATE: Request = Request {
+    name: "backup-create",
+    fields: &[needed("backup_name", NAME), needed("storlink", STORLINK), optional("desc", DESC)],
+};
+
 pub static INTERFACE_CREATE: Request =
     Request { name: "interface-create", fields: &[needed("interface_name", NAME), optional("ipaddress", Text)] };
 

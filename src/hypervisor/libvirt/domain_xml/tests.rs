@@ -14,6 +14,7 @@ fn spec() -> DomainSpec {
         disks: Vec::new(),
         nics: Vec::new(),
         disc: None,
+        console: None,
         vnc_password: Secret::new("s3cret".to_owned()),
     }
 }
