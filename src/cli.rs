@@ -1,4 +1,4 @@
-//! The command line: `pengx serve`, `pengx routes`, `pengx schema`, `pengx user`, `pengx token`, `pengx backup`.
+//! The command line: `pengx serve`, `pengx routes`, `pengx schema`, `pengx check`, `pengx user`, `pengx token`, `pengx backup`.
 
 use std::path::PathBuf;
 
@@ -25,12 +25,27 @@ pub enum Command {
         /// As the grammar names it: vm-create, vms.
         start: Option<String>,
     },
+    /// Say what does not agree between records, storage and hypervisor: status 1 if something does not, 2 if not everything
+    /// could be looked at.
+    Check(Check),
     /// Keep the accounts. Passwords are read from standard input.
     User(User),
     /// Keep the bearer tokens of accounts.
     Token(Token),
     /// Look at backups, beside a running server or without one. Changes nothing.
     Backup(Backup),
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    place: Place,
+    /// auto, or a libvirt URI.
+    #[arg(long, env = "PENGX_HYPERVISOR", value_name = "URI")]
+    hypervisor: Option<String>,
+    /// Repair what is safe, while no server runs.
+    #[arg(long)]
+    repair: bool,
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +163,13 @@ impl From<Serve> for Given {
 impl From<Place> for Given {
     fn from(place: Place) -> Self {
         Self { config: place.config, database_url: place.database_url, data_dir: place.data_dir, ..Self::default() }
+    }
+}
+
+impl Check {
+    /// The second one: whether to repair.
+    pub fn split(self) -> (Given, bool) {
+        (Given { hypervisor: self.hypervisor, ..self.place.into() }, self.repair)
     }
 }
 

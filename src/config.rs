@@ -56,6 +56,12 @@ pub struct Config {
     pub prove_timeout: Duration,
     /// How often what could not be undone is tried again.
     pub recover_interval: Duration,
+    /// So many percent of each storlink stay free when data is copied to it.
+    pub low_water: u32,
+    /// The same, by the name of a storlink.
+    pub low_water_of: HashMap<String, u32>,
+    /// How long an orphan must have been left alone before it may be removed.
+    pub orphan_quarantine: Duration,
     pub libvirt: Libvirt,
     pub api: Api,
     pub limits: Limits,
@@ -151,6 +157,9 @@ impl Config {
             prove_wait: top.parsed("prove_wait", &mut bad).unwrap_or(ProofSign::Agent),
             prove_timeout: top.seconds("prove_timeout", 300, &mut bad),
             recover_interval: top.seconds("recover_interval", 30, &mut bad),
+            low_water: low_water(top.table.remove("low_water"), "low_water", &mut bad).unwrap_or(1),
+            low_water_of: low_water_of(top.section("low_water_of", &mut bad), &mut bad),
+            orphan_quarantine: top.seconds("orphan_quarantine", 24 * 3600, &mut bad),
             libvirt: Libvirt::read(top.section("libvirt", &mut bad), &mut bad),
             api: Api::read(top.section("api", &mut bad), &mut bad),
             limits: Limits::read(top.section("limits", &mut bad), &mut bad),
@@ -272,6 +281,24 @@ fn max_chain(top: &mut Section, bad: &mut Problems) -> usize {
         bad.add("max_chain", format!("must be from 2 to {LONGEST_CHAIN}"));
     }
     length
+}
+
+/// Percent; with all of it nothing could ever be copied there.
+fn low_water(value: Option<toml::Value>, key: &str, bad: &mut Problems) -> Option<u32> {
+    let percent = value?.as_integer().and_then(|n| u32::try_from(n).ok()).filter(|percent| *percent < 100);
+    if percent.is_none() {
+        bad.add(key, "must be a whole number from 0 to 99");
+    }
+    percent
+}
+
+fn low_water_of(section: Section, bad: &mut Problems) -> HashMap<String, u32> {
+    let mut map = HashMap::new();
+    for (name, value) in section.table {
+        let key = format!("low_water_of.{name}");
+        map.extend(low_water(Some(value), &key, bad).map(|percent| (name, percent)));
+    }
+    map
 }
 
 /// `/var/lib/pengx` for root, else below the home directory.
@@ -451,6 +478,8 @@ mod tests {
         assert_eq!(config.database_url, "sqlite:///d/pengx.db");
         assert_eq!(config.hypervisor, "auto");
         assert_eq!(config.max_vcpus, 16);
+        assert_eq!((config.low_water, config.low_water_of.len()), (1, 0));
+        assert_eq!(config.orphan_quarantine, Duration::from_secs(86_400));
         assert_eq!(config.api.prefixes.len(), 7);
     }
 
@@ -462,6 +491,26 @@ mod tests {
         assert_eq!(config.listen.to_string(), "[::1]:9");
         assert_eq!(config.hypervisor, "fake:///");
         assert_eq!(config.bridges.get("xenbr0"), Some(&NicLink::User));
+    }
+
+    #[test]
+    fn low_water_is_set_for_all_storlinks_and_for_one_by_its_name() {
+        let text = "low_water = 0\norphan_quarantine = 60\n[low_water_of]\nstore1 = 99\n'a b' = 5";
+        let config = load(text, &Given::default()).unwrap();
+        assert_eq!((config.low_water, config.orphan_quarantine), (0, Duration::from_secs(60)));
+        let mut of: Vec<_> = config.low_water_of.into_iter().collect();
+        of.sort();
+        assert_eq!(of, [("a b".to_owned(), 5), ("store1".to_owned(), 99)]);
+        let text = "low_water = -1\norphan_quarantine = 0\n[low_water_of]\na = 100\nb = '5'\nc = 1";
+        let said = load(text, &Given::default()).unwrap_err().to_string();
+        let range = "must be a whole number from 0 to 99";
+        assert_eq!(
+            said,
+            format!(
+                "low_water: {range}; low_water_of.a: {range}; low_water_of.b: {range}; \
+                 orphan_quarantine: must be a whole number above 0"
+            )
+        );
     }
 
     #[test]

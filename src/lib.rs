@@ -7,6 +7,7 @@
 //! | start | [`cli`], [`config`], [`serve`] | what was asked for; the parts put together |
 //! | | [`accounts`], [`terminal`] | who may use it, kept from the command line |
 //! | | [`backups`] | backups read again from the command line |
+//! | | [`check`] | whether records, storage and hypervisor agree |
 //! | edge | [`server`] | listener, connections, time-outs, graceful stop |
 //! | | [`dialects`] | HTTP to commands and queries, and back; `dialects::pengx::resources` lists every URI |
 //! | core | [`operations`] | the use cases: plan, steps, settle |
@@ -24,6 +25,7 @@
 
 pub mod accounts;
 pub mod backups;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod dialects;

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use pengx::check::Status;
 use pengx::cli::{Cli, Command};
 use pengx::config::{Config, Given};
 use pengx::dialects::pengx::Settings;
 use pengx::error::{Error, ErrorKind};
-use pengx::{accounts, backups};
+use pengx::{accounts, backups, check};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
@@ -19,6 +20,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Schema { start } => schema(start.as_deref()),
+        Command::Check(check) => {
+            let (given, repairs) = check.split();
+            look(&given, repairs)
+        }
         Command::User(user) => {
             let (given, command) = user.split();
             tell(Config::load(&given).and_then(|config| accounts::user(&config, command)))
@@ -44,6 +49,23 @@ fn schema(start: Option<&str>) -> ExitCode {
             .map(|grammar| grammar.trim_end().to_owned())
             .ok_or_else(|| Error::invalid("start", "the grammar has no such name; pengx schema prints them all")),
     )
+}
+
+/// 0: all agrees; 1: something does not; 2: not everything could be looked at.
+fn look(given: &Given, repairs: bool) -> ExitCode {
+    let outcome = match Config::load(given).and_then(|config| check::run(&config, repairs)) {
+        Ok(outcome) => outcome,
+        Err(why) => {
+            refuse(&why);
+            return ExitCode::from(2);
+        }
+    };
+    outcome.lines.iter().for_each(|line| say(line));
+    match outcome.status {
+        Status::Clean => ExitCode::SUCCESS,
+        Status::Drift => ExitCode::FAILURE,
+        Status::Blind => ExitCode::from(2),
+    }
 }
 
 fn tell(done: Result<String, Error>) -> ExitCode {

@@ -107,12 +107,33 @@ fn start(config: &Config) -> Result<(Core, Registry, Option<Tls>, File)> {
     };
     let mut registry = Registry::default();
     let hypervisor: Arc<dyn Hypervisor> = Arc::new(Timed::new(hypervisor, &mut registry));
-    let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
-    let facts = host::facts()?;
     let id = match config.pm_uuid {
         Some(id) => id,
-        None => host::identity(&config.data_dir, PmId(ids.uuid()))?,
+        None => host::identity(&config.data_dir, PmId(RandomIds.uuid()))?,
     };
+    // A database that is away now is waited for later; one that says no is an error now.
+    let migrated = migrate(&store)?;
+    if migrated && store.read(accounts::users)?.is_empty() {
+        config.allows_no_account()?;
+    }
+    let core = Core::start(parts(config, store, hypervisor, id, ssh_pubkey)?);
+    if migrated {
+        pm::register(&core)?;
+    }
+    metrics::register(&core, &mut registry)?;
+    Ok((core, registry, tls, lock))
+}
+
+/// What a core is built from on this host.
+fn parts(
+    config: &Config,
+    store: Store,
+    hypervisor: Arc<dyn Hypervisor>,
+    id: PmId,
+    ssh_pubkey: Option<String>,
+) -> Result<Parts> {
+    let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
+    let facts = host::facts()?;
     let now = clock.now();
     let pm = Pm {
         id,
@@ -125,28 +146,19 @@ fn start(config: &Config) -> Result<(Core, Registry, Option<Tls>, File)> {
         created_at: now,
         updated_at: now,
     };
-    // A database that is away now is waited for later; one that says no is an error now.
-    let migrated = migrate(&store)?;
-    if migrated && store.read(accounts::users)?.is_empty() {
-        config.allows_no_account()?;
-    }
     let runner = Arc::new(SystemRunner);
-    let core = Core::start(Parts {
+    let (site, site_ids) = (store.clone(), ids.clone());
+    Ok(Parts {
         store,
         hypervisor,
-        volumes: Arc::new(move |storlink| storage::open(storlink, runner.clone())),
+        volumes: Arc::new(move |link| storage::open_for(site.site(|| site_ids.uuid())?, link, runner.clone())),
         clock,
         ids,
         probe: Arc::new(NoFaults),
         pm,
         host: host::Host::this(),
         settings: settings(config),
-    });
-    if migrated {
-        pm::register(&core)?;
-    }
-    metrics::register(&core, &mut registry)?;
-    Ok((core, registry, tls, lock))
+    })
 }
 
 /// Whether the database is ready. `false`: it does not answer.
@@ -159,6 +171,36 @@ fn migrate(store: &Store) -> Result<bool> {
         }
         Err(other) => Err(other),
     }
+}
+
+/// A core that looks beside a server, and changes nothing.
+pub fn beside(config: &Config) -> Result<Core> {
+    let store = Store::open(&config.database_url)?;
+    store.look()?;
+    Ok(Core::beside(parts(config, store, connect(config)?, known(config)?, None)?))
+}
+
+/// A core that runs tasks where no server runs. It recovers what the last one left. The lock as in [`start`].
+pub fn instead(config: &Config) -> Result<(Core, File)> {
+    let lock = claim(&config.data_dir)?;
+    let store = Store::open(&config.database_url)?;
+    store.claim()?;
+    store.look()?;
+    Ok((Core::start(parts(config, store, connect(config)?, known(config)?, None)?), lock))
+}
+
+fn connect(config: &Config) -> Result<Arc<dyn Hypervisor>> {
+    hypervisor::connect(&config.hypervisor, libvirt_options(config))
+}
+
+/// This host as its server knows it; nothing is made.
+fn known(config: &Config) -> Result<PmId> {
+    if let Some(id) = config.pm_uuid {
+        return Ok(id);
+    }
+    let dir = &config.data_dir;
+    host::known_identity(dir)?
+        .ok_or_else(|| Error::invalid("data_dir", format!("{}: no server has ever run on it", dir.display())))
 }
 
 /// One server per data directory.
@@ -219,6 +261,9 @@ fn settings(config: &Config) -> Settings {
         shutdown_timeout: config.shutdown_timeout,
         prove_wait: config.prove_wait.clone(),
         prove_timeout: config.prove_timeout,
+        low_water: config.low_water_of.clone(),
+        low_water_default: config.low_water,
+        orphan_quarantine: config.orphan_quarantine,
         authorized_keys: config.authorized_keys.clone(),
         tasks: TaskSettings {
             lock_timeout: config.lock_timeout,

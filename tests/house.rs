@@ -41,8 +41,9 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("terminal", &["error", "model"]),
     ("accounts", &["cli", "config", "error", "model", "operations", "store", "terminal"]),
     ("backups", &["cli", "config", "error", "exec", "host", "model", "operations", "storage", "store"]),
+    ("check", &["config", "error", "operations", "serve"]),
     ("cli", &["config", "model"]),
-    ("main", &["accounts", "backups", "cli", "config", "dialects", "error", "serve"]),
+    ("main", &["accounts", "backups", "check", "cli", "config", "dialects", "error", "serve"]),
     ("lib", &[]),
 ];
 

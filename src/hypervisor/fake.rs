@@ -16,8 +16,8 @@ use self::faults::Faults;
 use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, Mac, MiB, NicLink, NicSpec, PowerState, VmId, VncEndpoint,
-    VolumeSource,
+    DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, Mac, MiB, NicLink, NicSpec,
+    PowerState, VmId, VncEndpoint, VolumeSource,
 };
 
 pub use self::faults::Answer;
@@ -340,6 +340,32 @@ impl Domain {
         DomainStatus { id: self.spec.id, state: self.state(), vnc }
     }
 
+    fn definition(&self) -> Definition {
+        let has = self.run.as_ref().map(|run| &run.has);
+        let jobs = self.run.as_ref().map(|run| run.jobs.values().filter_map(Job::target));
+        let disks = self.spec.disks.iter().chain(has.into_iter().flat_map(|has| &has.disks));
+        let disk_files = disks.flat_map(DiskSpec::chain).map(|layer| layer.source);
+        let discs = self.spec.disc.iter().chain(has.and_then(|has| has.disc.as_ref())).cloned();
+        let files = disk_files.chain(discs).chain(jobs.into_iter().flatten().cloned());
+        let disk = |disk: &DiskSpec| DefinedDisk {
+            order: Some(disk.order),
+            file: Some(path(disk).to_owned()),
+            format: disk.format.word().to_owned(),
+        };
+        let mut definition = Definition {
+            name: format!("pengx-{}", self.spec.id),
+            vcpus: self.spec.vcpus,
+            memory: self.spec.memory,
+            max_memory: self.spec.max_memory,
+            disks: self.spec.disks.iter().map(disk).collect(),
+            macs: self.spec.nics.iter().map(|nic| nic.mac).collect(),
+            files: files.map(|VolumeSource::File(file)| file).collect(),
+        };
+        definition.macs.sort();
+        definition.disks.sort_by_key(|disk| disk.order);
+        definition
+    }
+
     fn end(&mut self, how: PowerState) -> bool {
         let ended = self.run.take().is_some();
         if ended {
@@ -372,6 +398,10 @@ impl Hypervisor for FakeHypervisor {
 
     fn domain(&self, id: VmId) -> Result<Option<DomainStatus>> {
         self.world.read(Verb::Domain, |state| state.domains.get(&id).map(Domain::status))
+    }
+
+    fn defined(&self, id: VmId) -> Result<Option<Definition>> {
+        self.world.read(Verb::Defined, |state| state.domains.get(&id).map(Domain::definition))
     }
 
     fn define(&self, spec: &DomainSpec) -> Result<()> {

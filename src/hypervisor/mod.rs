@@ -11,7 +11,9 @@ mod verb;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::model::{DiskSpec, DomainSpec, DomainStatus, GuestSize, Layer, Mac, MiB, NicSpec, VmId, VolumeSource};
+use crate::model::{
+    Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, Layer, Mac, MiB, NicSpec, VmId, VolumeSource,
+};
 
 pub use connect::connect;
 pub use fake::{Answer, FakeHypervisor};
@@ -43,6 +45,9 @@ pub trait Hypervisor: Send + Sync {
 
     /// `None`: the hypervisor does not know it.
     fn domain(&self, id: VmId) -> Result<Option<DomainStatus>>;
+
+    /// What is defined of a domain, ours or not. `None`: the hypervisor does not know it.
+    fn defined(&self, id: VmId) -> Result<Option<Definition>>;
 
     /// Creates or replaces the definition; a running domain is not touched.
     fn define(&self, spec: &DomainSpec) -> Result<()>;

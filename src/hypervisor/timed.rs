@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
 use crate::error::Result;
-use crate::model::{DiskSpec, DomainSpec, DomainStatus, GuestSize, Mac, MiB, NicSpec, VmId, VolumeSource};
+use crate::model::{Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, Mac, MiB, NicSpec, VmId, VolumeSource};
 
 /// Upper bounds in seconds: a look takes a millisecond, a guest may take a minute to let a disk go.
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 5.0, 20.0, 60.0];
@@ -63,6 +63,9 @@ impl Hypervisor for Timed {
     }
     fn domain(&self, id: VmId) -> Result<Option<DomainStatus>> {
         self.call(Verb::Domain, |h| h.domain(id))
+    }
+    fn defined(&self, id: VmId) -> Result<Option<Definition>> {
+        self.call(Verb::Defined, |h| h.defined(id))
     }
     fn define(&self, spec: &DomainSpec) -> Result<()> {
         self.call(Verb::Define, |h| h.define(spec))

@@ -8,6 +8,7 @@ pub enum Verb {
     Info,
     Domains,
     Domain,
+    Defined,
     HasBridge,
     Define,
     Undefine,
@@ -43,6 +44,7 @@ impl Verb {
             Self::Info
                 | Self::Domains
                 | Self::Domain
+                | Self::Defined
                 | Self::HasBridge
                 | Self::Memory
                 | Self::Size
@@ -58,6 +60,7 @@ impl Verb {
             Self::Info => "info",
             Self::Domains => "domains",
             Self::Domain => "domain",
+            Self::Defined => "defined",
             Self::HasBridge => "has_bridge",
             Self::Define => "define",
             Self::Undefine => "undefine",
@@ -92,6 +95,7 @@ impl Verb {
             Self::Info => "tell its version",
             Self::Domains => "list the domains",
             Self::Domain => "look at",
+            Self::Defined => "tell the definition of",
             Self::HasBridge => "look for a bridge",
             Self::Define => "define",
             Self::Undefine => "undefine",
@@ -144,9 +148,13 @@ impl Verb {
             | Self::Pivot
             | Self::AbortBlockJob
             | Self::AgentAnswers => "it must be running",
-            Self::Info | Self::Domains | Self::Domain | Self::HasBridge | Self::Define | Self::Destroy => {
-                "another state is needed"
-            }
+            Self::Info
+            | Self::Domains
+            | Self::Domain
+            | Self::Defined
+            | Self::HasBridge
+            | Self::Define
+            | Self::Destroy => "another state is needed",
         }
     }
 

@@ -1,5 +1,8 @@
 //! What a hypervisor is told about a domain, and what it says of one.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use super::{DiskId, Format, Layer, Mac, MiB, Secret, VmId, VolumeSource, words};
 
 /// Everything a hypervisor needs to define a domain.
@@ -104,6 +107,30 @@ pub struct GuestSize {
     pub vcpus: u32,
     /// The most memory that it can be given.
     pub max_memory: MiB,
+}
+
+/// What is defined of a domain, as far as records can say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Definition {
+    pub name: String,
+    pub vcpus: u32,
+    pub memory: MiB,
+    pub max_memory: MiB,
+    /// By order.
+    pub disks: Vec<DefinedDisk>,
+    /// In their order.
+    pub macs: Vec<Mac>,
+    /// Every file that it names, defined or running, also those that a disk reads from or is copied to.
+    pub files: BTreeSet<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DefinedDisk {
+    /// `None`: a place that no disk of ours has.
+    pub order: Option<u32>,
+    /// `None`: something else than a file.
+    pub file: Option<PathBuf>,
+    pub format: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,13 +21,17 @@ mod text;
 mod units;
 mod vm;
 mod volume;
+mod volume_file;
 
 pub use account::{Right, Role, Token, TokenDigest, User, UserName};
 pub use backup::{Backup, BackupConfig, BackupNic, ProofSign};
 pub use clock::{Clock, SystemClock};
 pub use compensation::{Compensation, DiskMove, OverlayOf};
 pub use disk::{Disk, DiskOwner};
-pub use domain::{CacheMode, DiskSpec, DomainSpec, DomainStatus, GuestSize, NicLink, NicSpec, PowerState, VncEndpoint};
+pub use domain::{
+    CacheMode, DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, NicLink, NicSpec, PowerState,
+    VncEndpoint,
+};
 pub use host_storage::{Ocfs2Peer, Storage, StorageCategory};
 pub use ids::{
     BackupId, DiskId, Ids, NicId, PmId, RandomIds, SnapshotId, StorlinkId, TaskId, TemplateId, TokenId, UserId, VmId,
@@ -45,6 +49,7 @@ pub use text::{Name, Secret, forbidden, is_noncharacter, is_xml_char};
 pub use units::MiB;
 pub use vm::{Seen, Vm};
 pub use volume::{Format, Layer, LayerFacts, VolumeFacts, VolumeName, VolumeSource};
+pub use volume_file::{FileKind, FileName, MadeName, Mark, PROBE_PREFIX, VolumeFile, VolumeFiles};
 
 /// Declares an enum whose words are stored and sent: `Debian = "DEBIAN"`.
 macro_rules! words {

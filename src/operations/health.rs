@@ -3,12 +3,13 @@
 //! Law: [`report`] and all that metrics read here never block. What needs the database or a storage is looked at by
 //! [`watch`], now and then, and kept with its age; an answer that is overdue counts as silence.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::model::{Storlink, TaskId, VmId};
-use crate::store::{Conn, journal, storlinks, tasks, vms};
+use crate::model::{MiB, Storlink, StorlinkId, TaskId, VmId};
+use crate::store::{Conn, journal, reservations, storlinks, tasks, vms};
 
 use super::{Core, guard, storlink};
 
@@ -68,6 +69,8 @@ pub(super) struct Rows {
     pub(super) vms: Vec<VmId>,
     /// Within reach of this host.
     pub(super) storlinks: Vec<Storlink>,
+    /// What running tasks have reserved on them, of every host.
+    pub(super) reserved: HashMap<StorlinkId, MiB>,
     /// Tasks of this host that are over and not cleaned up after.
     pub(super) unclean: usize,
 }
@@ -117,7 +120,12 @@ fn rows(core: &Core, c: &mut Conn) -> Result<Rows> {
     for id in journal::pending(c, core.pm.id)? {
         unclean += usize::from(is_over(c, id)?);
     }
-    Ok(Rows { at: Instant::now(), vms: vms::ids_of(c, core.pm.id)?, storlinks, unclean })
+    let mut reserved: HashMap<StorlinkId, MiB> = HashMap::new();
+    for (storlink, size) in reservations::all(c)? {
+        let sum = reserved.entry(storlink).or_default();
+        *sum = *sum + size;
+    }
+    Ok(Rows { at: Instant::now(), vms: vms::ids_of(c, core.pm.id)?, storlinks, reserved, unclean })
 }
 
 /// A task that runs has a journal too.

@@ -12,8 +12,8 @@ use crate::error::Result;
 use crate::host;
 use crate::model::{MiB, PowerState};
 
-use super::Core;
 use super::health::{Now, Rows};
+use super::{Core, space};
 
 /// Has `registry` show the core with its tasks and its database. Once per registry.
 pub fn register(core: &Core, registry: &mut Registry) -> Result<()> {
@@ -117,6 +117,14 @@ impl Gauges {
         page.gauge("pengx_storlink_size_bytes", "Size of a storlink, as it said last", size)?;
         let free = known.iter().map(|(label, usage, _)| (label.clone(), bytes(usage.free)));
         page.gauge("pengx_storlink_free_bytes", "Room on a storlink, as it said last", free)?;
+        let reserved = rows.storlinks.iter().zip(&known).map(|(storlink, (label, ..))| {
+            (label.clone(), bytes(rows.reserved.get(&storlink.id).copied().unwrap_or_default()))
+        });
+        page.gauge("pengx_storlink_reserved_bytes", "Room that tasks under way have reserved", reserved)?;
+        let kept = rows.storlinks.iter().zip(&known).map(|(storlink, (label, usage, _))| {
+            (label.clone(), bytes(space::low_water(&self.core, storlink, usage.size)))
+        });
+        page.gauge("pengx_storlink_low_water_bytes", "Room that no copy takes", kept)?;
         let up = known
             .iter()
             .map(|(label, _, pulse)| (label.clone(), u32::from(pulse.answered.is_some() && !pulse.failing)));

@@ -5,6 +5,7 @@ mod account;
 pub mod backup;
 pub mod bridge;
 mod chain;
+pub mod check;
 mod compensate;
 mod copies;
 pub mod disk;
@@ -14,6 +15,7 @@ mod guard;
 pub mod health;
 pub mod inventory;
 pub mod iso;
+pub mod ledger;
 pub mod metrics;
 mod mirror;
 pub mod nic;
@@ -95,6 +97,8 @@ pub struct Settings {
     /// By what a backup is proven, and how long a guest may take for it.
     pub prove_wait: ProofSign,
     pub prove_timeout: Duration,
+    /// How long an orphan must have been left alone before it may be removed.
+    pub orphan_quarantine: Duration,
     /// The file that lets the other hosts of the site in; `None` where nobody knows which one.
     pub authorized_keys: Option<PathBuf>,
     pub tasks: TaskSettings,
@@ -115,6 +119,7 @@ impl Default for Settings {
             low_water_default: 1,
             prove_wait: ProofSign::Agent,
             prove_timeout: Duration::from_secs(300),
+            orphan_quarantine: Duration::from_secs(24 * 3600),
             authorized_keys: None,
             tasks: TaskSettings::default(),
         }
@@ -188,8 +193,32 @@ impl Core {
     /// Starts the threads of tasks and inventory. The database may be away, and so may the hypervisor. This handle is the
     /// server's own, which may do everything.
     pub fn start(parts: Parts) -> Self {
+        let probe = parts.probe.clone();
+        let core = Self::beside(parts);
+        // Weak, or the engine inside the core would keep the core alive for ever.
+        let weak = Arc::downgrade(&core.inner);
+        let engine = Engine::start(Ground {
+            store: core.store.clone(),
+            clock: core.clock.clone(),
+            ids: core.ids.clone(),
+            pm: core.pm.id,
+            compensate: Box::new(move |c| match weak.upgrade() {
+                Some(inner) => compensate::apply(&Core::of_server(inner), c),
+                None => Err(Error::unavailable("pengx is stopping and")),
+            }),
+            probe,
+            settings: core.settings.tasks,
+        });
+        // The cell is new, so this sets it.
+        core.engine.get_or_init(|| engine);
+        seen::follow(&core);
+        core
+    }
+
+    /// A core that looks, and changes nothing: it runs no task, and recovers none. For a look beside a server.
+    pub fn beside(parts: Parts) -> Self {
         let inventory = Inventory::new(&parts.hypervisor);
-        let core = Self::of_server(Arc::new(Inner {
+        Self::of_server(Arc::new(Inner {
             store: parts.store,
             hypervisor: parts.hypervisor,
             volumes: parts.volumes,
@@ -208,25 +237,7 @@ impl Core {
             engine: std::sync::OnceLock::new(),
             reads: Arc::new(tokio::sync::Semaphore::new(READS)),
             storage_reads: Arc::new(tokio::sync::Semaphore::new(STORAGE_READS)),
-        }));
-        // Weak, or the engine inside the core would keep the core alive for ever.
-        let weak = Arc::downgrade(&core.inner);
-        let engine = Engine::start(Ground {
-            store: core.store.clone(),
-            clock: core.clock.clone(),
-            ids: core.ids.clone(),
-            pm: core.pm.id,
-            compensate: Box::new(move |c| match weak.upgrade() {
-                Some(inner) => compensate::apply(&Core::of_server(inner), c),
-                None => Err(Error::unavailable("pengx is stopping and")),
-            }),
-            probe: parts.probe,
-            settings: core.settings.tasks,
-        });
-        // The cell is new, so this sets it.
-        core.engine.get_or_init(|| engine);
-        seen::follow(&core);
-        core
+        }))
     }
 
     fn of_server(inner: Arc<Inner>) -> Self {

@@ -19,11 +19,15 @@ pub(super) fn reserve(
     need: MiB,
 ) -> Result<()> {
     let usage = driver.usage()?;
-    let percent = core.settings.low_water.get(&storlink.name).copied().unwrap_or(core.settings.low_water_default);
-    let kept = usage.size.0 / 100 * u64::from(percent);
-    let free = MiB(usage.free.0.saturating_sub(kept));
+    let free = MiB(usage.free.0.saturating_sub(low_water(core, storlink, usage.size).0));
     match work.reserve(storlink.id, need, free)? {
         Ok(()) => Ok(()),
         Err(free) => Err(Error::new(ErrorKind::NoSpace { what: format!("storlink {}", storlink.name), need, free })),
     }
+}
+
+/// How much of a storlink of this size is never given to a copy.
+pub(super) fn low_water(core: &Core, storlink: &Storlink, size: MiB) -> MiB {
+    let percent = core.settings.low_water.get(&storlink.name).copied().unwrap_or(core.settings.low_water_default);
+    MiB(size.0.saturating_mul(u64::from(percent)) / 100)
 }

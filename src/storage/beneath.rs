@@ -4,18 +4,24 @@
 //! operator's and may lead through symbolic links; an entry may not: it is a regular file with one name, or it is refused.
 //! Everything here may block for ever on a dead mount: call it within a deadline.
 
+mod entries;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+use uuid::Uuid;
 
+use super::marks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{MiB, Usage};
 
 pub(super) struct Dir {
     fd: rustix::fd::OwnedFd,
     path: PathBuf,
+    /// Whose files are made here.
+    site: Option<Uuid>,
 }
 
 impl Dir {
@@ -25,11 +31,16 @@ impl Dir {
             return Err(Error::invalid("link", format!("{} must be an absolute path", path.display())));
         }
         match fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(fd) => Ok(Self { fd, path: path.to_owned() }),
+            Ok(fd) => Ok(Self { fd, path: path.to_owned(), site: None }),
             Err(Errno::NOENT) => Err(gone(path)),
             Err(Errno::NOTDIR) => Err(refused(format!("{} is not a directory", path.display()))),
             Err(e) => Err(failed(format!("directory {} cannot be read", path.display()), path, e)),
         }
+    }
+
+    /// Every file that is made here gets the mark of this site.
+    pub(super) fn of_site(self, site: Option<Uuid>) -> Self {
+        Self { site, ..self }
     }
 
     /// What is under the name, if it is a regular file of ours.
@@ -81,7 +92,13 @@ impl Dir {
     pub(super) fn make(&self, name: &str) -> Result<File> {
         let how = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match fs::openat(&self.fd, name, how, Mode::RUSR | Mode::WUSR) {
-            Ok(fd) => Ok(File::from(fd)),
+            Ok(fd) => {
+                let file = File::from(fd);
+                if let Some(site) = self.site {
+                    marks::put(&file, site);
+                }
+                Ok(file)
+            }
             Err(Errno::EXIST) => Err(exists(name)),
             Err(Errno::NOENT) => Err(gone(&self.path)),
             Err(Errno::NOSPC | Errno::DQUOT) => Err(self.no_space(MiB(1), self.usage()?.free)),
@@ -130,14 +147,19 @@ impl Dir {
 
     /// One after the other the names of all regular files, in no order; those that are not UTF-8 are left out.
     pub(super) fn each_name(&self, mut look: impl FnMut(&str)) -> Result<()> {
-        let unreadable = |e| failed(format!("directory {} cannot be read", self.path.display()), &self.path, e);
-        for entry in fs::Dir::read_from(&self.fd).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
+        self.each_entry(|entry| {
             if let (Ok(name), FileType::RegularFile | FileType::Unknown) =
                 (entry.file_name().to_str(), entry.file_type())
             {
                 look(name);
             }
+        })
+    }
+
+    fn each_entry(&self, mut look: impl FnMut(&fs::DirEntry)) -> Result<()> {
+        let unreadable = |e| failed(format!("directory {} cannot be read", self.path.display()), &self.path, e);
+        for entry in fs::Dir::read_from(&self.fd).map_err(unreadable)? {
+            look(&entry.map_err(unreadable)?);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 mod bytes;
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,15 +14,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::beneath::Dir;
 use super::header::{self, HeaderError, MAX_VIRTUAL_BYTES};
 use super::image::{self, Image};
 use super::patience::within;
-use super::{Content, Control, DriverInfo, FileDigest, MAX_ISOS, NewVolume, VolumeDriver};
+use super::{Content, Control, DriverInfo, FileDigest, MAX_FILES, MAX_ISOS, NewVolume, VolumeDriver};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{ExecError, Failure, Runner};
 use crate::model::{
-    CacheMode, Format, IsoFile, IsoName, Layer, LayerFacts, MiB, Usage, VolumeFacts, VolumeName, VolumeSource,
+    CacheMode, FileName, Format, IsoFile, IsoName, Layer, LayerFacts, MiB, PROBE_PREFIX, Usage, VolumeFacts,
+    VolumeFile, VolumeFiles, VolumeName, VolumeSource,
 };
 
 /// What only touches metadata.
@@ -34,16 +38,33 @@ const INFO: DriverInfo = DriverInfo { formats: &[Format::Qcow2, Format::Raw], de
 pub struct DirDriver {
     link: PathBuf,
     runner: Arc<dyn Runner>,
+    /// Whose files it makes.
+    site: Option<Uuid>,
 }
 
 impl DirDriver {
     /// Touches no storage.
     pub fn open(link: &Path, runner: Arc<dyn Runner>) -> Self {
-        Self { link: link.to_owned(), runner }
+        Self { link: link.to_owned(), runner, site: None }
+    }
+
+    /// Marks what it makes.
+    #[must_use]
+    pub fn of_site(self, site: Uuid) -> Self {
+        Self { site: Some(site), ..self }
     }
 
     fn beneath<T: Send + 'static>(&self, work: impl FnOnce(&Dir) -> Result<T> + Send + 'static) -> Result<T> {
-        beneath(&self.link, work)
+        self.beneath_within(PATIENCE, work)
+    }
+
+    fn beneath_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce(&Dir) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (path, site) = (self.link.clone(), self.site);
+        within(patience, &self.link, move || work(&Dir::open(&path)?.of_site(site)))
     }
 
     /// The chain that is read, before anything is made: a header that leads elsewhere is refused here.
@@ -256,6 +277,17 @@ impl VolumeDriver for DirDriver {
         })
     }
 
+    fn is_cut_short(&self, volume: &VolumeName, format: Format) -> Result<bool> {
+        if format == Format::Raw {
+            return Ok(false);
+        }
+        let volume = volume.clone();
+        self.beneath_within(SYNC_PATIENCE, move |dir| {
+            let mut file = dir.open_file(volume.as_str())?.ok_or_else(|| Error::not_found("volume", &volume))?;
+            header::is_cut_short(&mut file).map_err(|e| wrong(volume.as_str(), e))
+        })
+    }
+
     fn commit(&self, overlay: &VolumeName, below: &[Layer], control: &Control<'_>) -> Result<()> {
         let (chain, bytes) = self.chain(overlay, below)?;
         let done = image::commit(&*self.runner, &chain, bytes, self.cache_mode()?, control);
@@ -345,6 +377,25 @@ impl VolumeDriver for DirDriver {
             Some(_) => Ok(VolumeSource::File(path)),
             None => Err(Error::refused("the storage", format!("{} is not there", path.display()))),
         })
+    }
+
+    fn files(&self) -> Result<VolumeFiles> {
+        self.beneath(|dir| dir.entries(MAX_FILES))
+    }
+
+    fn file(&self, name: &FileName) -> Result<Option<VolumeFile>> {
+        let name = CString::new(name.as_str()).map_err(|e| Error::internal("a name with NUL").caused_by(e))?;
+        self.beneath(move |dir| dir.entry(&name))
+    }
+
+    fn reader_of(&self, name: &FileName) -> Result<Option<String>> {
+        let name = name.clone();
+        self.beneath_within(SYNC_PATIENCE, move |dir| dir.reader_of(name.as_str()))
+    }
+
+    fn discard(&self, file: &VolumeFile) -> Result<()> {
+        let file = file.clone();
+        self.beneath(move |dir| dir.discard(&file))
     }
 }
 
@@ -440,7 +491,7 @@ fn beneath<T: Send + 'static>(link: &Path, work: impl FnOnce(&Dir) -> Result<T> 
 /// Makes a file, tries something with it, and removes it.
 fn with_scratch<T>(dir: &Dir, attempt: impl FnOnce(&str) -> Result<T>) -> Result<T> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let name = format!(".pengx-probe-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let name = format!("{PROBE_PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     dir.make(&name)?;
     let outcome = attempt(&name);
     dir.unlink(&name)?;

@@ -102,6 +102,17 @@ pub fn read_layer(image: &mut (impl Read + Seek), limit: u64) -> Checked<Header>
     Ok(Header { virtual_bytes, backing, is_blank: header.is_blank(image)? })
 }
 
+/// The name of the backing file of whatever claims to be a qcow2 image, however broken it is otherwise.
+pub fn backing_name(image: &mut (impl Read + Seek)) -> io::Result<Option<String>> {
+    let head = read_at(image, 0, QCOW2_FIELDS)?;
+    let (Some(offset), Some(bytes)) = (be64(&head, 8), be32(&head, 16)) else { return Ok(None) };
+    if !head.starts_with(QCOW2_MAGIC) || offset == 0 || bytes == 0 {
+        return Ok(None);
+    }
+    let name = read_at(image, offset, u64::from(bytes).min(MAX_BACKING_NAME))?;
+    Ok(Some(String::from_utf8_lossy(&name).into_owned()))
+}
+
 fn within_limit(virtual_bytes: u64, limit: u64) -> Checked<u64> {
     let limit = limit.min(MAX_VIRTUAL_BYTES);
     match virtual_bytes {
@@ -355,6 +366,10 @@ fn be32(bytes: &[u8], at: usize) -> Option<u32> {
 fn be64(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
+
+mod tables;
+
+pub use tables::is_cut_short;
 
 #[cfg(test)]
 mod tests;

@@ -5,16 +5,19 @@ mod beneath;
 pub mod dir;
 pub mod header;
 pub mod image;
+mod marks;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use uuid::Uuid;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Runner;
 use crate::model::{
-    CacheMode, Format, IsoFile, IsoName, Layer, LayerFacts, MiB, Storlink, StorlinkLevel, StorlinkType, Usage,
-    VolumeFacts, VolumeName, VolumeSource,
+    CacheMode, FileName, Format, IsoFile, IsoName, Layer, LayerFacts, MiB, Storlink, StorlinkLevel, StorlinkType,
+    Usage, VolumeFacts, VolumeFile, VolumeFiles, VolumeName, VolumeSource,
 };
 use crate::patience;
 
@@ -57,6 +60,9 @@ pub trait VolumeDriver: Send + Sync {
     /// As [`VolumeDriver::probe`] for a volume of our own, which may be the overlay of another one: who asks compares what is
     /// said with what must be.
     fn layer(&self, volume: &VolumeName, format: Format) -> Result<LayerFacts>;
+
+    /// Whether an image says that it has data where its file has ended. Of a very large one not all tables are read.
+    fn is_cut_short(&self, volume: &VolumeName, format: Format) -> Result<bool>;
 
     /// Writes what `overlay` holds into the next image of its chain, `below`, which must not be in use. Whatever moment it is
     /// stopped at, the overlay still shows what it showed, and it may be done again. The overlay stays.
@@ -102,7 +108,22 @@ pub trait VolumeDriver: Send + Sync {
     /// What a domain is given for its drive, to be read only and as it is: nothing looks into it. `Refused` says why it
     /// cannot be had.
     fn iso(&self, name: &IsoName) -> Result<VolumeSource>;
+
+    /// Whatever lies here, each entry as it is itself: [`MAX_FILES`] at most, those whose names could be ours first.
+    fn files(&self) -> Result<VolumeFiles>;
+
+    /// One of these, by name; `None` if it is not there.
+    fn file(&self, name: &FileName) -> Result<Option<VolumeFile>>;
+
+    /// An image here whose header says that it reads from a file of this name, wherever that is.
+    fn reader_of(&self, name: &FileName) -> Result<Option<String>>;
+
+    /// Removes a file for good that is still what it was when it was listed; gone is success.
+    fn discard(&self, file: &VolumeFile) -> Result<()>;
 }
+
+/// The most entries of one listing of files.
+pub const MAX_FILES: usize = 10_000;
 
 /// The most ISO images of one list.
 pub const MAX_ISOS: usize = 10_000;
@@ -171,12 +192,21 @@ pub struct Control<'a> {
     pub progress: &'a (dyn Fn(u32) + Sync),
 }
 
-/// The driver of a storlink. Touches no storage; [`VolumeDriver::check`] does.
+/// The driver of a storlink. Touches no storage; [`VolumeDriver::check`] does. What it makes has no mark: see [`open_for`].
 pub fn open(storlink: &Storlink, runner: Arc<dyn Runner>) -> Result<Box<dyn VolumeDriver>> {
+    Ok(Box::new(directory(storlink, runner)?))
+}
+
+/// As [`open`], for a site, whose mark goes to what it makes.
+pub fn open_for(site: Uuid, storlink: &Storlink, runner: Arc<dyn Runner>) -> Result<Box<dyn VolumeDriver>> {
+    Ok(Box::new(directory(storlink, runner)?.of_site(site)))
+}
+
+fn directory(storlink: &Storlink, runner: Arc<dyn Runner>) -> Result<dir::DirDriver> {
     use StorlinkType::{FibreChannel, Iscsi, Local, Nfs};
     match (storlink.level, storlink.kind) {
         (StorlinkLevel::File, Local | Nfs | FibreChannel | Iscsi) => {
-            Ok(Box::new(dir::DirDriver::open(Path::new(&storlink.link), runner)))
+            Ok(dir::DirDriver::open(Path::new(&storlink.link), runner))
         }
         (level, kind) => Err(Error::new(ErrorKind::Unsupported {
             what: format!("hold volumes; use type LO, NFS, FC or ISC with level {}", StorlinkLevel::File),

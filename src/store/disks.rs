@@ -80,6 +80,12 @@ pub fn find(c: &mut Conn, id: DiskId) -> Result<Option<Disk>> {
     disks::table.find(id.to_string()).first::<DiskRow>(&mut c.0).optional()?.map(DiskRow::model).transpose()
 }
 
+/// The oldest first.
+pub fn all(c: &mut Conn) -> Result<Vec<Disk>> {
+    let rows = disks::table.order((disks::created_at, disks::id)).load::<DiskRow>(&mut c.0)?;
+    rows.into_iter().map(DiskRow::model).collect()
+}
+
 /// By order.
 pub fn of_vm(c: &mut Conn, id: VmId) -> Result<Vec<Disk>> {
     let rows = disks::table.filter(disks::vm.eq(id.to_string())).order(disks::position).load::<DiskRow>(&mut c.0)?;

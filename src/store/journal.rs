@@ -1,6 +1,9 @@
 //! The journal: what has to be done if a task does not come to its end. An entry is written before the step that it is for.
 
+use std::collections::HashMap;
+
 use diesel::prelude::*;
+use uuid::Uuid;
 
 use super::Conn;
 use super::rows::parse;
@@ -86,9 +89,46 @@ pub fn claimant(c: &mut Conn, volume: &VolumeName) -> Result<Option<TaskId>> {
     Ok(claims.next().map(|(task, _)| task))
 }
 
+/// Every uuid that an entry has in it, whatever it stands for there, with the task of the first entry that has it: what is
+/// called so must not be taken from under that task.
+pub fn mentions(c: &mut Conn) -> Result<HashMap<Uuid, TaskId>> {
+    let rows: Vec<(String, String)> = journal::table
+        .order((journal::task, journal::seq))
+        .select((journal::task, journal::compensation))
+        .load(&mut c.0)?;
+    let mut mentions = HashMap::new();
+    for (task, compensation) in rows {
+        let task = parse("journal.task", &task)?;
+        for uuid in uuids(&compensation) {
+            mentions.entry(uuid).or_insert(task);
+        }
+    }
+    Ok(mentions)
+}
+
+/// Hyphenated ones, wherever they stand in a text.
+fn uuids(text: &str) -> Vec<Uuid> {
+    const LENGTH: usize = 36;
+    let parse = |window: &[u8]| std::str::from_utf8(window).ok().and_then(|text| Uuid::try_parse(text).ok());
+    text.as_bytes().windows(LENGTH).filter(|window| window.get(8) == Some(&b'-')).filter_map(parse).collect()
+}
+
 fn entry((task, seq, direction, compensation): EntryRow) -> Result<(TaskId, Entry)> {
     let compensation = serde_json::from_str(&compensation)
         .map_err(|e| Error::internal(format!("journal entry {seq} of task {task} cannot be read")).caused_by(e))?;
     let direction = parse("journal.direction", &direction)?;
     Ok((parse("journal.task", &task)?, Entry { seq, direction, compensation }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuids_are_found_wherever_an_entry_has_them() {
+        let (a, b) = (Uuid::from_u128(0xa), Uuid::from_u128(0xb));
+        let entry = format!(r#"{{"x":{{"vm":"{a}","files":["{b}.qcow2","pre-{a}.json"]}},"no":"{}"}}"#, a.simple());
+        assert_eq!(uuids(&entry), [a, b, a]);
+        assert!(uuids("가상-머신").is_empty());
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::migration::{Migration, MigrationSource, MigrationVersion};
+use diesel::{QueryDsl, RunQueryDsl};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::THE_DATABASE;
@@ -38,6 +39,34 @@ pub(super) fn run(place: &Place) -> Result<()> {
     }
 }
 
+diesel::table! {
+    __diesel_schema_migrations (version) {
+        version -> Text,
+    }
+}
+
+/// Whether the tables are those of this version; nothing is written.
+pub(super) fn compare(place: &Place) -> Result<()> {
+    let ours: Vec<Box<dyn Migration<diesel::sqlite::Sqlite>>> = SQLITE.migrations().map_err(failed)?;
+    let ours: BTreeSet<String> = ours.iter().map(|m| m.name().version().to_string()).collect();
+    let versions = __diesel_schema_migrations::table.select(__diesel_schema_migrations::version);
+    let applied: Vec<String> = versions.load(&mut Conn::open(place)?.0)?;
+    let (missing, newer) = (ours.iter().find(|v| !applied.contains(v)), applied.iter().find(|v| !ours.contains(*v)));
+    match (newer, missing) {
+        (Some(newer), _) => Err(is_newer(newer)),
+        (None, Some(missing)) => {
+            let why = format!("it lacks migration {missing}; start the server of this version once");
+            Err(Error::refused(THE_DATABASE, why))
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+fn is_newer(version: impl std::fmt::Display) -> Error {
+    let why = format!("a newer pengx has migrated it (migration {version}); run that one, or restore a backup");
+    Error::refused(THE_DATABASE, why)
+}
+
 fn pending<B, C>(conn: &mut C, source: EmbeddedMigrations) -> Result<()>
 where
     B: diesel::backend::Backend,
@@ -48,8 +77,7 @@ where
     let ours: BTreeSet<MigrationVersion<'_>> = ours.iter().map(|m| m.name().version()).collect();
     let applied = conn.applied_migrations().map_err(failed)?;
     if let Some(newer) = applied.iter().find(|version| !ours.contains(version)) {
-        let why = format!("a newer pengx has migrated it (migration {newer}); run that one, or restore a backup");
-        return Err(Error::refused(THE_DATABASE, why));
+        return Err(is_newer(newer));
     }
     conn.run_pending_migrations(source).map(drop).map_err(failed)
 }

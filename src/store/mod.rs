@@ -23,6 +23,7 @@ mod conn;
 pub mod disks;
 mod failure;
 pub mod journal;
+pub mod ledger;
 pub mod locks;
 mod meter;
 mod migrate;
@@ -56,6 +57,7 @@ pub use pool::Connections;
 use pool::Pool;
 use prometheus_client::registry::Registry;
 use url::Place;
+use uuid::Uuid;
 
 use crate::error::{Error, Result};
 
@@ -92,6 +94,7 @@ struct Inner {
     migrated: AtomicBool,
     generation: AtomicU64,
     claim: OnceLock<File>,
+    site: OnceLock<Uuid>,
     meter: Meter,
 }
 
@@ -108,6 +111,7 @@ impl Store {
             migrated: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             claim: OnceLock::new(),
+            site: OnceLock::new(),
             meter: Meter::new(),
         })))
     }
@@ -143,6 +147,31 @@ impl Store {
     /// `Unavailable` while the database does not answer; `Refused` if a newer pengx has migrated it.
     pub fn migrate(&self) -> Result<()> {
         migrate::run(self.0.writer.place())?;
+        self.0.migrated.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The name that all hosts of the site share: made of `fresh` when the first one asks, and asked of the database once.
+    ///
+    /// # Errors
+    /// `Unavailable` while the database does not answer, and nobody has asked before.
+    pub fn site(&self, fresh: impl FnOnce() -> Uuid) -> Result<Uuid> {
+        if let Some(known) = self.0.site.get() {
+            return Ok(*known);
+        }
+        let known = match self.read(site::find)? {
+            Some(known) => known,
+            None => self.note_tx(|c| site::name(c, fresh()))?,
+        };
+        Ok(*self.0.site.get_or_init(|| known))
+    }
+
+    /// Takes the tables as they are, for a look beside a server.
+    ///
+    /// # Errors
+    /// `Refused` if they are those of another version; `Unavailable` while the database does not answer.
+    pub fn look(&self) -> Result<()> {
+        migrate::compare(self.0.writer.place())?;
         self.0.migrated.store(true, Ordering::Release);
         Ok(())
     }

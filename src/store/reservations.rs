@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 
 use super::Conn;
-use super::rows::{from_mib, mib};
+use super::rows::{from_mib, mib, parse};
 use super::schema::reservations;
 use crate::error::Result;
 use crate::model::{MiB, StorlinkId, TaskId};
@@ -31,6 +31,12 @@ pub fn set(c: &mut Conn, task: TaskId, storlink: StorlinkId, size: MiB) -> Resul
 pub fn release(c: &mut Conn, task: TaskId) -> Result<()> {
     diesel::delete(reservations::table.filter(reservations::task.eq(task.to_string()))).execute(&mut c.0)?;
     Ok(())
+}
+
+/// The tasks that have reserved any.
+pub fn holders(c: &mut Conn) -> Result<Vec<TaskId>> {
+    let ids: Vec<String> = reservations::table.select(reservations::task).distinct().load(&mut c.0)?;
+    ids.iter().map(|id| parse("reservations.task", id)).collect()
 }
 
 /// Of every task together, by storlink and task.

@@ -21,6 +21,9 @@ use rustix::process::{Signal, getpid, kill_process};
 /// No condition that a test waits for takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What the files of a site are marked with.
+pub const SITE: uuid::Uuid = uuid::Uuid::from_u128(0x517e);
+
 /// A host that outlives any number of servers on it.
 pub struct Site {
     pub dir: tempfile::TempDir,
@@ -121,12 +124,12 @@ impl Site {
     pub fn start_with(self, fuse: Arc<Fuse>) -> App {
         let store = Store::open(&self.database_url).unwrap();
         store.migrate().unwrap();
-        let faults = self.storage.clone();
+        let (faults, site) = (self.storage.clone(), store.clone());
         let core = Core::start(Parts {
             store,
             hypervisor: self.hypervisor.clone(),
             volumes: Arc::new(move |storlink| {
-                let driver = pengx::storage::open(storlink, Arc::new(SystemRunner))?;
+                let driver = pengx::storage::open_for(site.site(|| SITE)?, storlink, Arc::new(SystemRunner))?;
                 Ok(Box::new(FaultyDriver { driver, faults: faults.clone() }))
             }),
             clock: self.clock.clone(),
@@ -420,6 +423,9 @@ impl VolumeDriver for FaultyDriver {
     fn layer(&self, volume: &VolumeName, format: Format) -> Result<LayerFacts> {
         self.driver.layer(volume, format)
     }
+    fn is_cut_short(&self, volume: &VolumeName, format: Format) -> Result<bool> {
+        self.driver.is_cut_short(volume, format)
+    }
     fn commit(&self, overlay: &VolumeName, below: &[Layer], control: &Control<'_>) -> Result<()> {
         self.faults.effect(|| self.driver.commit(overlay, below, control))
     }
@@ -458,6 +464,18 @@ impl VolumeDriver for FaultyDriver {
     }
     fn iso(&self, name: &IsoName) -> Result<VolumeSource> {
         self.faults.isos(|| self.driver.iso(name))
+    }
+    fn files(&self) -> Result<VolumeFiles> {
+        self.driver.files()
+    }
+    fn file(&self, name: &FileName) -> Result<Option<VolumeFile>> {
+        self.driver.file(name)
+    }
+    fn reader_of(&self, name: &FileName) -> Result<Option<String>> {
+        self.driver.reader_of(name)
+    }
+    fn discard(&self, file: &VolumeFile) -> Result<()> {
+        self.faults.effect(|| self.driver.discard(file))
     }
 }
 

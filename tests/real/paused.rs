@@ -9,7 +9,7 @@ use pengx::hypervisor::{
     BlockJob, BlockJobStatus, Capabilities, Changed, DomainType, FakeHypervisor, Hypervisor, HypervisorInfo,
     LibvirtHypervisor, LibvirtOptions, Start,
 };
-use pengx::model::{DiskSpec, DomainSpec, DomainStatus, GuestSize, Mac, MiB, NicSpec, VmId, VolumeSource};
+use pengx::model::{Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, Mac, MiB, NicSpec, VmId, VolumeSource};
 
 use crate::harness::app::Site;
 
@@ -70,6 +70,9 @@ impl Hypervisor for Paused {
     }
     fn domain(&self, id: VmId) -> Result<Option<DomainStatus>> {
         self.libvirt.domain(id)
+    }
+    fn defined(&self, id: VmId) -> Result<Option<Definition>> {
+        self.libvirt.defined(id)
     }
     fn define(&self, spec: &DomainSpec) -> Result<()> {
         self.libvirt.define(spec)

@@ -15,7 +15,7 @@ use super::style::Style;
 use super::{Failure, Reply, de, form, negotiate};
 use crate::dialects::Arrival;
 use crate::error::Error;
-use crate::model::{BackupId, DiskId, NicId, PmId, SnapshotId, StorlinkId, TaskId, TemplateId, VmId};
+use crate::model::{BackupId, DiskId, FileName, NicId, PmId, SnapshotId, StorlinkId, TaskId, TemplateId, VmId};
 use crate::operations::{Core, Done, Operation};
 
 pub struct Call {
@@ -28,6 +28,7 @@ pub struct Call {
     pub(super) front: Arc<Front>,
     pub(super) resource: &'static Resource,
     pub(super) params: Params,
+    pub(super) name: Option<FileName>,
     pub(super) method: Method,
     pub(super) query: Option<String>,
     pub(super) payload: Payload,
@@ -56,6 +57,11 @@ impl Call {
         task TaskId Task Uuid,
         storlink StorlinkId Storlink Number,
         nic NicId Nic Number,
+    }
+
+    /// The file that the path names; an error as above.
+    pub fn file_name(&self) -> Result<FileName, Failure> {
+        self.name.clone().ok_or_else(|| Error::internal("the pattern has no name").into())
     }
 
     fn param(&self, kind: IdKind) -> Option<Id> {

@@ -123,8 +123,7 @@ async fn dispatch(entry: Arc<Entry>, hit: Hit, path: FullPath, parts: Parts) -> 
 
 impl Entry {
     fn find(&self, raw: &str) -> Option<Hit> {
-        let path = if raw.contains('%') { percent_decode_str(raw).decode_utf8().ok()? } else { Cow::Borrowed(raw) };
-        self.pattern.find(&self.front.settings.prefixes, &path)
+        self.pattern.find(&self.front.settings.prefixes, &decoded(raw)?)
     }
 
     /// `user`: who asked, as soon as that is known.
@@ -157,6 +156,7 @@ impl Entry {
             front: Arc::clone(front),
             resource: self.resource,
             params: hit.params,
+            name: decoded(path).and_then(|path| self.pattern.name(&path)),
             method,
             query,
             payload,
@@ -186,6 +186,11 @@ impl Entry {
         core.caller().require(self.resource.right(method), format_args!("{method} here"))?;
         Ok(core)
     }
+}
+
+/// Once: what is escaped twice is a name with a percent sign.
+fn decoded(raw: &str) -> Option<Cow<'_, str>> {
+    if raw.contains('%') { percent_decode_str(raw).decode_utf8().ok() } else { Some(Cow::Borrowed(raw)) }
 }
 
 /// 301 to the same path with a slash at its end; the query is kept as it is.

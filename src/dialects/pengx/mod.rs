@@ -31,6 +31,7 @@ pub mod tasks;
 pub mod templates;
 pub mod times;
 pub mod vms;
+pub mod volumes;
 pub mod xml;
 
 pub use call::Call;

@@ -10,12 +10,15 @@ use warp::http::{HeaderValue, Method};
 
 use super::schema::{Answer, Request, answers, requests};
 use super::{Call, Failure, Prefix, Reply, Shape};
-use super::{backups, disks, interfaces, perf, pms, power, schema, snapshots, storlinks, tasks, templates, vms};
-use crate::model::{NicId, Right, StorlinkId, VmId};
+use super::{
+    backups, disks, interfaces, perf, pms, power, schema, snapshots, storlinks, tasks, templates, vms, volumes,
+};
+use crate::model::{FileName, NicId, Right, StorlinkId, VmId};
 
 pub type Handler = fn(Call) -> Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send>>;
 
-/// A URI pattern. `:vm`, `:pm`, `:gvm`, `:snap`, `:bak`, `:disk` and `:task` are uuids, `:id` and `:nic` integers.
+/// A URI pattern. `:vm`, `:pm`, `:gvm`, `:snap`, `:bak`, `:disk` and `:task` are uuids, `:id` and `:nic` integers; `:name`,
+/// always at the end, is the plain name of a file.
 #[derive(Debug)]
 pub struct Resource {
     pub pattern: &'static str,
@@ -104,6 +107,8 @@ pub static RESOURCES: &[Resource] = resources! {
     "/storlinks/all/" { Get 10 storlinks::read_all => STORLINKS }
     "/storlinks/:id/" { Put 9 storlinks::update: STORLINK_UPDATE => NO_CONTENT, Delete 7 storlinks::delete => NO_CONTENT }
     "/storlinks/:id/isos/" { Get choice storlinks::isos => ISOS }
+    "/storlinks/:id/volumes/" { Get choice volumes::index => VOLUMES }
+    "/storlinks/:id/volumes/:name/" { Delete choice volumes::delete => NO_CONTENT }
     "/templates/" { Get 15 templates::index => TEMPLATES }
     "/templates/add/" { Post 11 templates::add: TEMPLATE_ADD => ROOT }
     "/templates/add_new/" { Post 17 templates::add_new: TEMPLATE_NEW => ROOT }
@@ -264,6 +269,8 @@ enum Segment {
         before: &'static str,
         kind: IdKind,
     },
+    /// The plain name of a file; the last segment.
+    Name,
 }
 
 /// How a path met its pattern.
@@ -278,6 +285,7 @@ pub(super) struct Hit {
 impl Pattern {
     pub(super) fn new(text: &'static str) -> Self {
         let segment = |part: &'static str| match part.split_once(':') {
+            Some(("", "name")) => Segment::Name,
             Some((before, name)) => {
                 IdKind::named(name).map_or(Segment::Word(part), |kind| Segment::Id { before, kind })
             }
@@ -296,14 +304,23 @@ impl Pattern {
         })
     }
 
+    /// The file that a path names which matched.
+    pub(super) fn name(&self, path: &str) -> Option<FileName> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let last = path.rsplit('/').next().filter(|_| self.0.last() == Some(&Segment::Name));
+        last.and_then(|name| name.parse().ok())
+    }
+
     fn matches(&self, path: &str) -> Option<(Params, bool)> {
         let (path, slash) = match path.strip_suffix('/') {
             Some(path) => (path, true),
             None => (path, false),
         };
+        // Of a file's name it would be a part.
+        let named = self.0.last() == Some(&Segment::Name);
         let (path, suffix) = match path.strip_suffix(".xml") {
-            Some(path) => (path, true),
-            None => (path, false),
+            Some(path) if !named => (path, true),
+            _ => (path, false),
         };
         let mut params = Params::default();
         let mut free = params.iter_mut();
@@ -313,6 +330,7 @@ impl Pattern {
             match segment {
                 Segment::Word(word) if *word == part => {}
                 Segment::Word(_) => return None,
+                Segment::Name => drop(part.parse::<FileName>().ok()?),
                 Segment::Id { before, kind } => {
                     let text = part.strip_prefix(before)?;
                     // A client may have read the colon of a misprint as part of the URI.
@@ -351,8 +369,11 @@ mod tests {
         for r in RESOURCES {
             assert!(seen.insert(r.pattern), "{} stands twice", r.pattern);
             assert!(r.pattern.starts_with('/') && r.pattern.ends_with('/'), "{}", r.pattern);
-            let ids = Pattern::new(r.pattern).0.iter().filter(|s| matches!(s, Segment::Id { .. })).count();
-            assert_eq!(ids, r.pattern.matches(':').count(), "{}", r.pattern);
+            let pattern = Pattern::new(r.pattern).0;
+            let ids = pattern.iter().filter(|s| matches!(s, Segment::Id { .. })).count();
+            let names = pattern.iter().filter(|s| **s == Segment::Name).count();
+            assert_eq!(ids + names, r.pattern.matches(':').count(), "{}", r.pattern);
+            assert!(names == 0 || (names == 1 && pattern.last() == Some(&Segment::Name)), "{}", r.pattern);
             assert!(ids <= Params::default().len());
             let verbs: BTreeSet<_> = r.endpoints.iter().map(|e| e.method).collect();
             assert_eq!(verbs.len(), r.endpoints.len(), "{}", r.pattern);
@@ -362,7 +383,7 @@ mod tests {
     #[test]
     fn every_pattern_matches_itself_first() {
         for r in RESOURCES {
-            let mut path = r.pattern.replace(":id", "7").replace(":nic", "8");
+            let mut path = r.pattern.replace(":id", "7").replace(":nic", "8").replace(":name", "a.qcow2");
             for uuid in [":vm", ":pm", ":gvm", ":snap", ":bak", ":disk", ":task"] {
                 path = path.replace(uuid, ID);
             }

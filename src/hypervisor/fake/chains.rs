@@ -24,6 +24,14 @@ impl Job {
         BlockJobStatus { done: u64::from(self.ready), total: 1, ready: self.ready }
     }
 
+    /// The image that data is copied to, outside the chain.
+    pub(super) fn target(&self) -> Option<&VolumeSource> {
+        match &self.job {
+            BlockJob::Mirror { to } => Some(&to.source),
+            BlockJob::Commit { .. } | BlockJob::Pull { .. } => None,
+        }
+    }
+
     pub(super) fn writes(&self, image: &VolumeSource) -> bool {
         match &self.job {
             BlockJob::Commit { base: to, .. } | BlockJob::Mirror { to: Layer { source: to, .. } } => to == image,

@@ -6,6 +6,7 @@
 
 mod block_jobs;
 mod calls;
+mod definition;
 mod devices;
 mod domain_xml;
 mod errors;
@@ -25,7 +26,8 @@ use self::states::power_state;
 use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb, bridges};
 use crate::error::{Error, Result};
 use crate::model::{
-    DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, Mac, MiB, NicSpec, PowerState, VmId, VolumeSource,
+    Definition, DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, Mac, MiB, NicSpec, PowerState, VmId,
+    VolumeSource,
 };
 
 /// The most calls at once of one connection. libvirtd serves five; while five are stuck it reads nothing more of that
@@ -297,6 +299,20 @@ impl Hypervisor for LibvirtHypervisor {
 
     fn domain(&self, id: VmId) -> Result<Option<DomainStatus>> {
         self.call(Verb::Domain, Some(id), move |connection| connection.status(id))
+    }
+
+    fn defined(&self, id: VmId) -> Result<Option<Definition>> {
+        self.call(Verb::Defined, Some(id), move |connection| {
+            let Some(domain) = connection.find_if_there(id)? else { return Ok(None) };
+            let document = |flags| match domain.xml_desc(flags) {
+                Ok(document) => Ok(Some(document)),
+                Err(error) if errors::is_absent(&error) => Ok(None),
+                Err(error) => Err(error),
+            };
+            let running = if domain.is_active()? { document(0)? } else { None };
+            let Some(defined) = document(sys::VIR_DOMAIN_XML_INACTIVE)? else { return Ok(None) };
+            Ok(Some(definition::read(&defined, running.as_deref())?))
+        })
     }
 
     fn define(&self, spec: &DomainSpec) -> Result<()> {

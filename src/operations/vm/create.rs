@@ -8,7 +8,7 @@ use crate::model::{
     Storlink, StorlinkId, TaskKind, TemplateId, Vm, VmId, VolumeName,
 };
 use crate::operations::domain::{Machine, Plug};
-use crate::operations::{Core, Operation, guard, nic, template};
+use crate::operations::{Core, Operation, guard, nic, space, template};
 use crate::storage::{Content, Control, NewVolume, VolumeDriver};
 use crate::store::{disks, nics, vms};
 use crate::tasks::Work;
@@ -66,6 +66,9 @@ impl Operation for CreateVm {
     fn run(self, core: &Core, work: &mut Work<'_>) -> Result<VmId> {
         let plan = Plan::make(&self, core)?;
         let vm = plan.machine.vm.id;
+        if plan.copied > MiB(0) {
+            space::reserve(core, work, &plan.storlink, plan.driver.as_ref(), plan.copied)?;
+        }
         let share = 100 / u32::try_from(plan.volumes.len().max(1)).unwrap_or(100);
         for (n, (disk, make)) in (0..).zip(plan.machine.disks.iter().zip(&plan.volumes)) {
             let undo = Compensation::DeleteVolume { storlink: disk.storlink, volume: disk.volume.clone() };
@@ -93,7 +96,10 @@ struct Plan {
     /// One for each disk of the machine.
     volumes: Vec<NewVolume>,
     nics: Vec<nics::NewNic>,
+    storlink: Storlink,
     driver: Box<dyn VolumeDriver>,
+    /// What the copies will occupy.
+    copied: MiB,
 }
 
 impl Plan {
@@ -126,11 +132,11 @@ impl Plan {
         // Where a storlink is gone, nothing could be undone either, so nothing is begun there.
         driver.usage()?;
         let can = check(core, &wish.known())?;
-        let volumes = wish.volumes(core, driver.as_ref(), &sources)?;
+        let (volumes, copied) = wish.volumes(core, driver.as_ref(), &sources)?;
         let vm = VmId(core.ids.uuid());
         let nics = nic::draft_all(core, vm, &wish.networks, can.mac_prefix)?;
-        let machine = wish.machine(core, vm, storlink, &volumes, &nics);
-        Ok(Self { machine, volumes, nics, driver })
+        let machine = wish.machine(core, vm, storlink.clone(), &volumes, &nics);
+        Ok(Self { machine, volumes, nics, storlink, driver, copied })
     }
 }
 
@@ -150,11 +156,17 @@ impl CreateVm {
         }
     }
 
-    /// The volumes to make: copies of the template's disks, or an empty one; and the extra one.
-    fn volumes(&self, core: &Core, driver: &dyn VolumeDriver, sources: &[(Disk, Storlink)]) -> Result<Vec<NewVolume>> {
+    /// The volumes to make: copies of the template's disks, or an empty one; and the extra one. And what the copies take.
+    fn volumes(
+        &self,
+        core: &Core,
+        driver: &dyn VolumeDriver,
+        sources: &[(Disk, Storlink)],
+    ) -> Result<(Vec<NewVolume>, MiB)> {
         let template_format = sources.first().map(|(disk, _)| disk.format);
         let format = self.format.or(template_format).unwrap_or(driver.info().default_format);
         let mut volumes = Vec::new();
+        let mut copied = 0_u64;
         for (disk, from) in sources {
             let source = (core.volumes)(from)?;
             if !source.exists(&disk.volume)? {
@@ -162,7 +174,7 @@ impl CreateVm {
                 return Err(Error::refused("storage", why));
             }
             // Read again at each use: the file may have been exchanged since the template was added.
-            source.probe(&disk.volume, disk.format)?;
+            copied = copied.saturating_add(source.probe(&disk.volume, disk.format)?.allocated_bytes);
             let layer = Layer { source: source.source(&disk.volume)?, format: disk.format };
             volumes.push(NewVolume { format, size: disk.size, content: Content::Copy(vec![layer]) });
         }
@@ -175,7 +187,7 @@ impl CreateVm {
         if let Some(size) = self.extra_disk_size {
             volumes.push(NewVolume { format, size, content: Content::Zeros });
         }
-        Ok(volumes)
+        Ok((volumes, MiB::from_bytes_ceil(copied)))
     }
 
     fn machine(

@@ -1,7 +1,8 @@
 //! The documents that are sent: every element is there, in this order.
 
 use super::{Answer, Element, Kind, any, element, list, maybe, one, words};
-use crate::model::{Format, Os, OsArch, PowerState, StorlinkLevel, StorlinkType, TaskKind, TaskState};
+use crate::model::{FileKind, Format, Os, OsArch, PowerState, StorlinkLevel, StorlinkType, TaskKind, TaskState};
+use crate::operations::ledger::OwnerKind;
 
 use Kind::{Boolean, Decimal, Number, OrEmpty, OrNull, Result, Text, Uuid, Words};
 
@@ -91,6 +92,41 @@ pub static ISOS: Answer = document(
         "isos",
         &[],
         &[any(list("iso", &[("id", Text)], &[one("name", Text), one("size", Number), one("storlink", Number)]))],
+    ),
+);
+
+const OWNERS: Kind = Words(words!(OwnerKind));
+
+pub static VOLUMES: Answer = document(
+    "volumes",
+    list(
+        "volumes",
+        &[],
+        &[
+            any(list(
+                "total",
+                &[("kind", OWNERS)],
+                &[one("count", Number), one("size", Number), one("allocated", Number)],
+            )),
+            one("unlisted", Number),
+            any(list(
+                "volume",
+                &[("id", Text)],
+                &[
+                    one("name", Text),
+                    one("type", Words(words!(FileKind))),
+                    element(Element {
+                        name: "owner",
+                        attributes: &[("kind", OWNERS), ("id", Text)],
+                        content: super::Content::Text(Text),
+                    }),
+                    one("size", Number),
+                    one("allocated", Number),
+                    one("changed", Text),
+                    one("deletable", Text),
+                ],
+            )),
+        ],
     ),
 );
 
