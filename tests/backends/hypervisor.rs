@@ -6,6 +6,7 @@ mod guest;
 mod jobs;
 mod libvirt;
 mod live;
+mod moved;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -8,13 +8,12 @@ use pengx::model::Layer;
 use super::*;
 use crate::harness::app::{qemu_img, wait_until};
 
-/// An image has so many units, each of one byte again and again. More than QEMU moves at once before it looks at how fast
-/// it may go.
+/// An image has so many units, each of one byte again and again.
 const UNITS: usize = 4;
-const UNIT: usize = 12 << 20;
+const UNIT: usize = 4 << 20;
 
-/// Bytes per second: a unit takes a quarter of an hour.
-const SLOW: u64 = 1 << 14;
+/// Bytes per second. QEMU moves a piece, and then waits for hours.
+const SLOW: u64 = 1;
 
 pub(super) fn layer(file: PathBuf, format: Format) -> Layer {
     Layer { source: VolumeSource::File(file), format }
@@ -86,6 +85,15 @@ impl Bench {
         let image = layer(dir.join(format!("{}.{}", Uuid::new_v4(), format.word())), format);
         let size = (UNITS * UNIT).to_string();
         qemu_img(&["create", "-q", "-f", format.word(), name(&image), &size]);
+        image
+    }
+
+    /// As large as the other one.
+    pub(super) fn blank_like(&self, other: &Layer, format: Format) -> Layer {
+        let info = qemu_img(&["info", "-U", "-f", other.format.word(), name(other)]);
+        let size = info.split_once(" (").and_then(|(_, rest)| rest.split_once(" bytes)")).expect("a size").0;
+        let image = layer(self.dir.path().join(format!("{}.{}", Uuid::new_v4(), format.word())), format);
+        qemu_img(&["create", "-q", "-f", format.word(), name(&image), size]);
         image
     }
 

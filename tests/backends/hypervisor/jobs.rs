@@ -32,7 +32,7 @@ fn what_a_header_says_is_not_followed() {
     // A guest may write anything to a disk of its own, also what looks like a header.
     let disguised = bench.overlay_on(&foreign);
     std::fs::copy(file(&disguised), file(&raw[0])).unwrap();
-    std::fs::File::options().write(true).open(file(&raw[0])).unwrap().set_len(48 << 20).unwrap();
+    std::fs::File::options().write(true).open(file(&raw[0])).unwrap().set_len(16 << 20).unwrap();
     [&chain[0], &chain[1], &plugged[0]].into_iter().for_each(|image| lie(image, &foreign));
     let spec = spec_on(&[&chain, &raw]);
     let vm = bench.vm_with(&spec);
@@ -107,7 +107,7 @@ fn finish(vm: &Vm<'_>, job: &BlockJob, chain: &[Layer]) {
     vm.assert_chain(0, &after(job, chain));
 }
 
-fn job_needs_pivot(job: &BlockJob, chain: &[Layer]) -> bool {
+pub(super) fn job_needs_pivot(job: &BlockJob, chain: &[Layer]) -> bool {
     match job {
         BlockJob::Mirror { .. } => true,
         BlockJob::Commit { top, .. } => *top == chain[0].source,
@@ -261,18 +261,24 @@ fn what_a_job_came_to_while_libvirtd_was_away_is_known() {
     }
 }
 
-/// A file system with less room than a unit needs.
-struct SmallDisk(tempfile::TempDir);
+/// A file system of its own; needs root.
+pub(super) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    fn mount() -> Self {
+    pub(super) fn mount(size: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        tool("mount", &["-t", "tmpfs", "-o", "size=8m", "none", dir.path().to_str().unwrap()]);
+        tool("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "none", dir.path().to_str().unwrap()]);
         Self(dir)
     }
 
-    fn blank(&self, bench: &Bench, format: Format) -> Layer {
-        bench.blank_in(self.0.path(), format)
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Leaves no room.
+    pub(super) fn fill(&self) {
+        let mut file = std::fs::File::create_new(self.path().join("filler")).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
     }
 }
 
@@ -287,10 +293,11 @@ fn tool(program: &str, args: &[&str]) {
     assert!(done.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// The guest itself is paused here; `guest.rs` has one that goes on.
+/// The guest itself is paused here; `moved.rs` has one that goes on.
 #[test]
 fn a_job_that_runs_out_of_space_is_gone_and_has_changed_nothing() {
-    let small = SmallDisk::mount();
+    // Less than a unit needs.
+    let small = SmallDisk::mount("2m");
     // It has a view of its own of what is mounted, from before it began.
     let libvirtd = Libvirtd::start("full");
     let bench = Bench::new(Arc::new(connect(&libvirtd.uri)));
@@ -298,10 +305,10 @@ fn a_job_that_runs_out_of_space_is_gone_and_has_changed_nothing() {
     // To a mirror; down into a base, from the leaf and from the middle; up into the leaf.
     for format in [Format::Raw, Format::Qcow2] {
         let chain = bench.stack(3);
-        vms.push((mirror(&small.blank(&bench, format)), chain));
+        vms.push((mirror(&bench.blank_in(small.path(), format)), chain));
     }
     for tops in [1, 2] {
-        let mut chain = vec![small.blank(&bench, Format::Qcow2)];
+        let mut chain = vec![bench.blank_in(small.path(), Format::Qcow2)];
         for n in 0..tops {
             let over = bench.overlay_on(&chain[0]);
             put(&over, n, n as u8 + 1);
@@ -310,7 +317,7 @@ fn a_job_that_runs_out_of_space_is_gone_and_has_changed_nothing() {
         vms.push((commit(&chain[tops - 1], &chain[tops]), chain));
     }
     let below = bench.stack(2);
-    let leaf = layer(small.0.path().join("leaf.qcow2"), Format::Qcow2);
+    let leaf = layer(small.path().join("leaf.qcow2"), Format::Qcow2);
     std::fs::copy(file(&bench.overlay_on(&below[0])), file(&leaf)).unwrap();
     vms.push((pull(None), with(&leaf, &below)));
 
