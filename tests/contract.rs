@@ -15,6 +15,7 @@ mod protocol;
 mod reads;
 mod refusals;
 mod schema;
+mod snapshots;
 mod states;
 mod storlinks;
 mod table;

@@ -2,6 +2,7 @@
 
 mod faults;
 mod isos;
+mod overlays;
 
 use std::fs::{self, File};
 use std::io::Read;

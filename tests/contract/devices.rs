@@ -20,31 +20,31 @@ impl Api {
         self.post(&format!("/vms/{vm}/interfaces/"), &body)
     }
 
-    fn power(&self, vm: &str, verb: &str) {
+    pub(super) fn power(&self, vm: &str, verb: &str) {
         let answer = self.post(&format!("/vms/{vm}/{verb}/"), "");
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 
     /// Each text of this element in a list.
-    fn listed(&self, uri: &str, element: &str) -> Vec<String> {
+    pub(super) fn listed(&self, uri: &str, element: &str) -> Vec<String> {
         let list = self.get(uri);
         assert_eq!(list.status, 200, "{list:?}");
         let open = format!("<{element}>");
         list.body.split(&open).skip(1).map(|part| part.split('<').next().unwrap().to_owned()).collect()
     }
 
-    fn definition(&self, vm: &str) -> DomainSpec {
+    pub(super) fn definition(&self, vm: &str) -> DomainSpec {
         let definitions = self.app.site.fake.definitions();
         definitions.into_iter().find(|spec| spec.id.to_string() == vm).unwrap()
     }
 
-    fn running(&self, vm: &str) -> DomainSpec {
+    pub(super) fn running(&self, vm: &str) -> DomainSpec {
         self.app.site.fake.running(vm.parse().unwrap()).expect("it runs")
     }
 
     /// The call is refused so, and the world is what it was.
     #[track_caller]
-    fn nothing_changes(&self, status: u16, message: &str, call: impl FnOnce() -> Answer) {
+    pub(super) fn nothing_changes(&self, status: u16, message: &str, call: impl FnOnce() -> Answer) {
         let before = World::of(&self.app);
         call().refused(status, message);
         self.app.assert_at_rest();

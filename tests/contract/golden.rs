@@ -120,6 +120,7 @@ fn answers_are_the_manuals_to_the_letter() {
     template(&mut gold);
     failures(&mut gold);
     devices(&mut gold, &id);
+    snapshots(&mut gold, &id);
     let backup = backup(&mut gold, &id);
     gold.api.http.delete(&format!("/vms/{id}/")).empty_204();
     restore(&mut gold, &id, &backup);
@@ -434,6 +435,43 @@ fn devices(gold: &mut Gold, id: &str) {
     let bare = gold.api.get("/vms/").ids("vm")[1].clone();
     let answer = gold.api.get(&format!("/vms/{bare}/interfaces/"));
     gold.check("interfaces-none", Some("interfaces"), 200, &answer);
+}
+
+/// Two on a VM that is off, which goes back to the first and runs.
+fn snapshots(gold: &mut Gold, id: &str) {
+    let uri = format!("/vms/{id}/snapshots/");
+    let answer = gold.api.get(&uri);
+    gold.check("snapshots-none", Some("snapshots"), 200, &answer);
+    let body = |name: &str, desc: &str| {
+        let body = file("contract/bodies/snapshot-take.xml").replace("$storlink_id", "1");
+        body.replace("$snapshot_name", name).replace("$snapshot_desc", desc)
+    };
+    let answer = gold.api.post(&uri, &body("fresh", "a &lt; b"));
+    let first = answer.ids("snapshot")[0].clone();
+    gold.check("snapshot-take", Some("snapshot"), 201, &answer).are(&[
+        ("data.uuid", &first),
+        ("data.name", "fresh"),
+        ("data.type", "SAVED"),
+        ("data.parent", "None"),
+        ("data.created_at", "2017-07-26 15:04:05"),
+        ("data.desc", "a &lt; b"),
+    ]);
+    let answer = gold.api.post(&uri, &body("fresh", ""));
+    let second = answer.ids("snapshot")[0].clone();
+    let values = gold.check("snapshot-take-on-another", Some("snapshot"), 201, &answer);
+    values.are(&[("data.uuid", &second), ("data.parent", &first), ("data.desc", "")]);
+    let answer = gold.api.get(&uri);
+    let values = gold.check("snapshots", Some("snapshots"), 200, &answer);
+    assert_eq!(values.all("snapshot.id"), [&first, &second]);
+    assert_eq!(values.all("snapshot.created_at"), ["2017-07-26 15:04:05"; 2]);
+    assert_eq!(values.all("snapshot.desc"), ["a &lt; b", ""]);
+    let answer = gold.api.post(&format!("{uri}{first}/"), "");
+    gold.check("snapshot-restore", Some("root"), 201, &answer).are(&[("data.result", "success")]);
+    let answer = gold.api.post(&format!("/vms/{id}/start/snapshots/{first}/"), "");
+    gold.check("snapshot-start", Some("root"), 200, &answer).are(&[("data.result", "success")]);
+    let answer = gold.api.http.delete(&format!("{uri}{first}/"));
+    gold.check("failure-400-is-parent", Some("root"), 400, &answer).are(&[("data.result", "failure")]);
+    gold.api.post(&format!("/vms/{id}/poweroff/"), "").done(200, "vm test_vm is powered off");
 }
 
 /// Its id.

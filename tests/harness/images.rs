@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pengx::exec::SystemRunner;
 use pengx::model::*;
-use pengx::store::{disks, snapshots, storlinks, vms};
+use pengx::store::{disks, snapshots, storlinks, templates, vms};
 
 use super::app::{App, qemu_img};
 
@@ -74,9 +74,17 @@ pub fn contents(app: &App, disks: &[Disk]) -> Vec<(u32, Vec<u8>)> {
     disks.iter().map(|disk| (disk.order, content(app, disk))).collect()
 }
 
-/// Rows, headers, files and domains agree about every image of all VMs; every image is sound, and there is no other file.
+/// As [`assert_agreed`], and every image is sound.
 pub fn assert_whole(app: &App) {
-    let (all, storlinks) = app
+    for file in assert_agreed(app) {
+        qemu_img(&["check", "-q", "-U", "-f", "qcow2", file.to_str().unwrap()]);
+    }
+}
+
+/// Rows, headers, files and domains agree about every image of all VMs, and there is no other file but those of templates.
+/// The images of the VMs that are qcow2.
+pub fn assert_agreed(app: &App) -> Vec<PathBuf> {
+    let (all, templates, storlinks) = app
         .store()
         .read(|c| {
             let mut all = Vec::new();
@@ -89,14 +97,19 @@ pub fn assert_whole(app: &App) {
                 }
                 all.push((listing.vm, disks));
             }
-            Ok((all, storlinks::all(c)?))
+            let mut of_templates = Vec::new();
+            for template in templates::all(c)? {
+                of_templates.extend(disks::of_template(c, template.id)?);
+            }
+            Ok((all, of_templates, storlinks::all(c)?))
         })
         .unwrap();
     let mut files = BTreeSet::new();
     for storlink in &storlinks {
         files.extend(std::fs::read_dir(&storlink.link).unwrap().map(|entry| entry.unwrap().path()));
     }
-    let rows: BTreeSet<_> = all.iter().flat_map(|(_, disks)| disks).map(|disk| path(app, disk)).collect();
+    let rows = all.iter().flat_map(|(_, disks)| disks).chain(&templates);
+    let rows: BTreeSet<_> = rows.map(|disk| path(app, disk)).collect();
     assert_eq!(files, rows, "files are on the left, what rows name is on the right");
     for (vm, disks) in &all {
         let below = |disk: &Disk| disk.backing.map(|id| disks.iter().find(|below| below.id == id).unwrap());
@@ -106,9 +119,6 @@ pub fn assert_whole(app: &App) {
             let said = driver.layer(&disk.volume, disk.format).unwrap();
             let wanted = below(disk).map(|below| (path(app, below), Some(below.format.word().to_owned())));
             assert_eq!(said.backing, wanted, "the header is on the left: {disk:?}");
-            if disk.format == Format::Qcow2 {
-                qemu_img(&["check", "-q", "-U", "-f", "qcow2", path(app, disk).to_str().unwrap()]);
-            }
         }
         let mut chains = Vec::new();
         for leaf in disks.iter().filter(|disk| disk.owner == DiskOwner::Vm(vm.id)) {
@@ -128,4 +138,6 @@ pub fn assert_whole(app: &App) {
             assert_eq!(of_domain(&running), chains, "what runs of {}", vm.name);
         }
     }
+    let disks = all.iter().flat_map(|(_, disks)| disks);
+    disks.filter(|disk| disk.format == Format::Qcow2).map(|disk| path(app, disk)).collect()
 }

@@ -89,6 +89,77 @@ fn a_snapshot_that_is_a_parent_or_has_disks_stays() {
     });
 }
 
+/// A tree with a branch, and a VM that goes from one to another: all that taking, restoring and deleting does to rows.
+#[test]
+fn snapshots_change_parents_kinds_and_disks_and_go_together() {
+    on_both(|db| {
+        let (web, lone, link) = stocked(db);
+        let root = snapshot(&web, 1, None);
+        let (left, right) = (snapshot(&web, 2, Some(&root)), snapshot(&web, 3, Some(&root)));
+        let child = snapshot(&web, 4, Some(&left));
+        let foreign = snapshot(&lone, 5, None);
+        db.write(|c| [&root, &left, &right, &child, &foreign].into_iter().try_for_each(|s| snapshots::insert(c, s)));
+        // Taken: what the VM wrote to is frozen, in the same place, and it goes on in an overlay.
+        let base = disk(DiskOwner::Vm(web.id), 0, link, 4);
+        let leaf = Disk { backing: Some(base.id), ..disk(DiskOwner::Vm(web.id), 0, link, 4) };
+        let other = Disk { backing: Some(base.id), ..disk(DiskOwner::Snapshot(right.id), 0, link, 4) };
+        db.write(|c| {
+            disks::insert(c, &base)?;
+            disks::hand_over(c, base.id, DiskOwner::Snapshot(root.id), 0, None)?;
+            disks::insert(c, &leaf)?;
+            disks::insert(c, &other)?;
+            vms::set_snapshot(c, web.id, Some(root.id))
+        });
+        let base = Disk { owner: DiskOwner::Snapshot(root.id), ..base };
+        assert_eq!(db.read(|c| disks::of_snapshot(c, root.id)), std::slice::from_ref(&base));
+        assert_eq!(db.read(|c| disks::below(c, &leaf)), std::slice::from_ref(&base));
+        let mut on = db.read(|c| disks::on(c, base.id));
+        on.sort_by_key(|disk| disk.id == leaf.id);
+        assert_eq!(on, [other.clone(), leaf.clone()]);
+        assert_eq!(db.read(|c| vms::find(c, web.id)).unwrap().snapshot, Some(root.id));
+        // Neither can go while something is on it.
+        assert_eq!(kind(db.store.write_tx(|c| disks::remove(c, base.id))), "in_use");
+        assert_eq!(kind(db.store.write_tx(|c| snapshots::remove(c, root.id))), "in_use");
+
+        // Deleted: its children are its parent's, the VM is on its parent, and it is going until its disks are merged.
+        db.write(|c| {
+            snapshots::set_parent_of_children(c, root.id, None)?;
+            vms::set_snapshot(c, web.id, None)?;
+            snapshots::set_kind(c, root.id, SnapshotKind::Going)
+        });
+        let parents: Vec<_> = db.read(|c| snapshots::of_vm(c, web.id)).into_iter().map(|s| s.parent).collect();
+        assert_eq!(parents, [None, None, None, Some(left.id)]);
+        let going = db.read(|c| snapshots::find(c, root.id)).unwrap();
+        assert_eq!(going, Snapshot { kind: SnapshotKind::Going, ..root.clone() });
+        assert_eq!(
+            kind(db.store.write_tx(|c| snapshots::set_kind(c, SnapshotId(Uuid::nil()), root.kind))),
+            "not_found"
+        );
+        // Merged: one is copied into, the other is written down and gives its place up.
+        db.write(|c| {
+            disks::hand_over(c, other.id, other.owner, other.order, None)?;
+            disks::remove(c, leaf.id)?;
+            disks::hand_over(c, base.id, leaf.owner, leaf.order, base.backing)?;
+            snapshots::remove(c, root.id)
+        });
+        assert_eq!(db.read(|c| disks::of_vm(c, web.id)), [Disk { owner: leaf.owner, ..base }]);
+
+        // Deleted with its VM: children and parents at once, and nothing of another VM.
+        let over = Disk { backing: Some(other.id), ..disk(DiskOwner::Snapshot(left.id), 0, link, 4) };
+        db.write(|c| disks::insert(c, &over).and_then(|()| vms::set_snapshot(c, web.id, Some(child.id))));
+        assert_eq!(kind(db.store.write_tx(|c| snapshots::remove_of_vm(c, web.id))), "in_use");
+        db.write(|c| {
+            disks::remove_of_vm(c, web.id)?;
+            disks::remove_of_snapshots(c, &[right.id, left.id, child.id])?;
+            vms::set_snapshot(c, web.id, None)?;
+            snapshots::remove_of_vm(c, web.id)?;
+            vms::remove(c, web.id)
+        });
+        assert!(db.read(|c| snapshots::of_vm(c, web.id)).is_empty());
+        assert_eq!(db.read(|c| snapshots::of_vm(c, lone.id)), [foreign]);
+    });
+}
+
 #[test]
 fn a_backup_outlives_its_vm() {
     on_both(|db| {
