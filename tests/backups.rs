@@ -119,7 +119,7 @@ fn a_backup_holds_what_the_disks_held_whatever_the_vm_does_and_is_on() {
             for state in [PowerState::Shutdown, PowerState::Running, PowerState::Paused] {
                 let shelf = Shelf::on(Site::new(), format);
                 for n in 0..on_snapshots {
-                    freeze(&shelf.app, shelf.vm, n + 1);
+                    freeze(&shelf.app, shelf.vm, &format!("s{n}"));
                     for order in [0, 1] {
                         fill(&shelf.image(order), "qcow2", 0x41 + n as u8, 64 * n as u64 + 32, 200);
                     }
@@ -150,28 +150,13 @@ fn qemu_info(image: &std::path::Path) -> String {
 #[test]
 fn it_needs_nothing_else_and_comes_back_when_all_else_is_gone() {
     let shelf = Shelf::new();
-    freeze(&shelf.app, shelf.vm, 1);
+    freeze(&shelf.app, shelf.vm, "s");
     fill(&shelf.image(0), "qcow2", 0x77, 100, 300);
     let shown = shelf.shown("before");
     shelf.start();
     let backup = shelf.create().unwrap();
     shelf.app.run(PoweroffVm { vm: shelf.vm }).unwrap();
     // The VM with its snapshot, and the template.
-    let all = shelf.app.store().read(|c| snapshots::of_vm(c, shelf.vm)).unwrap();
-    let frozen = shelf.app.store().read(|c| disks::of_snapshot(c, all[0].id)).unwrap();
-    let leaves = disks_of(&shelf.app, shelf.vm);
-    shelf
-        .app
-        .store()
-        .write_tx(|tx| {
-            pengx::store::vms::set_snapshot(tx, shelf.vm, None)?;
-            leaves.iter().chain(&frozen).try_for_each(|disk| disks::remove(tx, disk.id))?;
-            snapshots::remove(tx, all[0].id)
-        })
-        .unwrap();
-    for disk in leaves.iter().chain(&frozen) {
-        std::fs::remove_file(path(&shelf.app, disk)).unwrap();
-    }
     shelf.app.run(DeleteVm { vm: shelf.vm }).unwrap();
     let template = shelf.app.store().read(pengx::store::templates::all).unwrap()[0].id;
     shelf.app.run(DeleteTemplate { template }).unwrap();

@@ -7,6 +7,7 @@ mod jobs;
 mod libvirt;
 mod live;
 mod moved;
+mod signs;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 use self::chains::*;
 use self::live::*;
+use self::signs::*;
 use crate::harness::libvirt::Libvirtd;
 
 /// After so long, what was waited for does not come.
@@ -249,6 +251,8 @@ laws! {
     a_job_that_makes_no_sense_is_refused,
     a_job_ends_with_its_guest,
     a_definition_does_not_move_a_running_guest,
+    an_agent_that_is_not_there_does_not_answer,
+    a_nic_without_a_cable_is_there_and_a_console_has_its_file,
 }
 
 fn what_is_defined_is_off_and_listed(bench: &Bench) {

@@ -1,5 +1,6 @@
 //! The laws of `VolumeDriver`, with the real qemu-img on real directories, and what a storlink must survive.
 
+mod bytes;
 mod faults;
 mod isos;
 mod overlays;

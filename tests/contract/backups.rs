@@ -146,7 +146,10 @@ fn a_restore_puts_everything_back_and_keeps_what_was_there() {
     assert_eq!(api.post(&format!("/vms/{id}/interfaces/"), nic).status, 201);
     let added = api.app.store().read(|c| disks::of_vm(c, vm)).unwrap().remove(2);
 
-    api.of_backup(&id, &bak, "").done(201, "vm web1 is restored from backup b");
+    let restored = api.of_backup(&id, &bak, "");
+    assert_eq!(restored.status, 201, "{restored:?}");
+    let says = "vm web1 is restored from backup b; what it was before is kept as snapshot before-restore 20";
+    assert!(restored.message().starts_with(says) && restored.message().ends_with(" UTC"), "{restored:?}");
     let (row, new, now, kept) = api
         .app
         .store()
@@ -157,7 +160,7 @@ fn a_restore_puts_everything_back_and_keeps_what_was_there() {
     assert!(now.iter().map(|nic| (&nic.name, nic.mac)).eq(macs.iter().map(|nic| (&nic.name, nic.mac))));
     assert!(new.iter().map(|d| (d.order, d.size, d.format)).eq(old.iter().map(|d| (d.order, d.size, d.format))));
     let [kept] = &kept[..] else { panic!("{kept:?}") };
-    assert!(kept.name.starts_with("before-restore 20"), "{kept:?}");
+    assert!(kept.name.starts_with("before-restore 20") && kept.desc == "kept when backup b was restored", "{kept:?}");
     assert_eq!((kept.kind, kept.parent), (SnapshotKind::Automatic, None));
     let frozen = api.app.store().read(|c| disks::of_snapshot(c, kept.id)).unwrap();
     assert!(frozen.iter().map(|d| d.id).eq(old.iter().chain([&added]).map(|d| d.id)));

@@ -50,7 +50,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 
 fn frozen(app: &App) -> Subject {
     let vm = made(app);
-    freeze(app, vm, 1);
+    freeze(app, vm, "s");
     Some(vm)
 }
 

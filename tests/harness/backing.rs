@@ -4,37 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pengx::model::*;
-use pengx::store::{disks, snapshots, vms};
+use pengx::operations::snapshot::TakeSnapshot;
+use pengx::store::disks;
 
 use super::app::{App, qemu_img};
 
-/// Takes a snapshot of a VM that is off, by hand: all its disks become overlays on what they were.
-pub fn freeze(app: &App, vm: VmId, n: u128) -> SnapshotId {
-    let (row, old) = app.store().read(|c| Ok((vms::find(c, vm)?.unwrap(), disks::of_vm(c, vm)?))).unwrap();
-    let id = SnapshotId(uuid::Uuid::from_u128(n));
-    let (name, desc) = (format!("snapshot {n}"), String::new());
-    let snapshot =
-        Snapshot { id, vm, name, kind: SnapshotKind::Saved, parent: row.snapshot, desc, created_at: row.created_at };
-    let leaf = |disk: &Disk| {
-        let id = DiskId(uuid::Uuid::new_v4());
-        let volume = VolumeName::new(id, Format::Qcow2);
-        Disk { id, format: Format::Qcow2, volume, backing: Some(disk.id), ..disk.clone() }
-    };
-    let leaves: Vec<Disk> = old.iter().map(leaf).collect();
-    for (leaf, base) in leaves.iter().zip(&old) {
-        let (below, file) = (path(app, base), path(app, leaf));
-        let words = ["create", "-q", "-f", "qcow2", "-F", base.format.word(), "-b", text(&below), text(&file)];
-        qemu_img(&words);
-    }
-    app.store()
-        .write_tx(|tx| {
-            snapshots::insert(tx, &snapshot)?;
-            old.iter().try_for_each(|d| disks::hand_over(tx, d.id, DiskOwner::Snapshot(id), d.order, d.backing))?;
-            leaves.iter().try_for_each(|disk| disks::insert(tx, disk))?;
-            vms::set_snapshot(tx, vm, Some(id))
-        })
-        .unwrap();
-    id
+/// Takes a snapshot: all its disks become overlays on what they were.
+pub fn freeze(app: &App, vm: VmId, name: &str) {
+    let (name, desc) = (name.parse().unwrap(), String::new());
+    app.run(TakeSnapshot { vm, name, storlink: StorlinkId(1), desc }).unwrap();
 }
 
 /// Where the volume of a disk is, if it is on the first storlink.

@@ -1,16 +1,15 @@
 //! Copies all disks of a VM, as they are at one instant, to a storlink, whether it runs or not.
 
-use std::collections::BTreeMap;
-
 use crate::error::{Error, Result};
 use crate::model::{
     Access, Backup, BackupConfig, BackupId, BackupNic, Compensation, Disk, DiskId, DiskOwner, Lane, Layer, Lock, MiB,
-    Name, Resource, Storlink, StorlinkId, TaskKind, VmId, VolumeName,
+    Name, Resource, StorlinkId, TaskKind, VmId, VolumeName,
 };
 use crate::operations::chain::Still;
 use crate::operations::domain::Machine;
+use crate::operations::snapshot::Needs;
 use crate::operations::vm::{noun, state_now};
-use crate::operations::{Core, Operation, guard, space};
+use crate::operations::{Core, Operation, guard};
 use crate::storage::{Content, Control, NewVolume, VolumeDriver};
 use crate::store::{backups, disks, nics};
 use crate::tasks::Work;
@@ -58,10 +57,8 @@ impl Operation for CreateBackup {
     }
 
     fn run(self, core: &Core, work: &mut Work<'_>) -> Result<BackupId> {
-        let Plan { machine, mut backup, driver, data, reserve } = Plan::make(self, core)?;
-        for (storlink, need) in &reserve {
-            space::reserve(core, work, storlink, (core.volumes)(storlink)?.as_ref(), *need)?;
-        }
+        let Plan { machine, mut backup, driver, data, needs } = Plan::make(self, core)?;
+        needs.reserve(core, work)?;
         let still = Still::hold(core, work, &machine)?;
         let mut meter = Meter { of: still.disks.len(), done: 0 };
         let mut rows = Vec::new();
@@ -104,8 +101,7 @@ struct Plan {
     driver: Box<dyn VolumeDriver>,
     /// Of each disk of the machine, in bytes: the most that is no hole.
     data: Vec<u64>,
-    /// On each storlink.
-    reserve: Vec<(Storlink, MiB)>,
+    needs: Needs,
 }
 
 impl Plan {
@@ -119,18 +115,14 @@ impl Plan {
         }
         let active = state_now(core, wish.vm)?.is_active();
         let mut data = Vec::new();
-        let mut reserve: BTreeMap<StorlinkId, (Storlink, MiB)> = BTreeMap::new();
-        let mut add = |storlink: &Storlink, more: MiB| {
-            let entry = reserve.entry(storlink.id).or_insert_with(|| (storlink.clone(), MiB(0)));
-            entry.1 = entry.1 + more;
-        };
+        let mut needs = Needs::default();
         for disk in &machine.disks {
             let bytes = data_of(core, &machine, disk)?;
-            add(&storlink, MiB::from_bytes_ceil(bytes + bytes / TABLES_SHARE) + TABLES);
+            needs.add(&storlink, MiB::from_bytes_ceil(bytes + bytes / TABLES_SHARE) + TABLES);
             if active {
                 let home = machine.storlinks.get(&disk.storlink);
                 let home = home.ok_or_else(|| Error::internal(format!("disk {} without its storlink", disk.id)))?;
-                add(home, MEANWHILE + MiB::from_bytes_ceil(bytes / MEANWHILE_SHARE));
+                needs.add(home, MEANWHILE + MiB::from_bytes_ceil(bytes / MEANWHILE_SHARE));
             }
             data.push(bytes);
         }
@@ -157,7 +149,7 @@ impl Plan {
             verified_at: None,
             proven_at: None,
         };
-        Ok(Self { machine, backup, driver, data, reserve: reserve.into_values().collect() })
+        Ok(Self { machine, backup, driver, data, needs })
     }
 }
 

@@ -6,7 +6,6 @@
 
 mod create;
 mod delete;
-mod keep;
 mod manifest;
 mod prove;
 mod query;

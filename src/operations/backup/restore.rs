@@ -1,22 +1,22 @@
 //! Puts a VM back as a backup has it: over the VM that is there, whose present state is kept as a snapshot, or in the place
 //! of one that was deleted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
     Access, BackupConfig, BackupId, Compensation, Disk, DiskId, DiskOwner, Lane, Layer, Lock, MiB, Resource, Seen,
-    SnapshotId, Storlink, StorlinkId, TaskKind, Vm, VmId, VolumeName,
+    Snapshot, TaskKind, Vm, VmId, VolumeName,
 };
 use crate::operations::domain::{Machine, Plug};
+use crate::operations::snapshot::Needs;
 use crate::operations::vm::{Known, check, new_vnc_password, state_now, wrong_state};
-use crate::operations::{Core, Operation, nic, space};
+use crate::operations::{Core, Operation, nic, snapshot};
 use crate::storage::{Content, Control, NewVolume, VolumeDriver};
 use crate::store::nics::{self, NewNic};
 use crate::store::{disks, templates, vms};
 use crate::tasks::Work;
 
-use super::keep::keep_present;
 use super::manifest::{self, Manifest};
 use super::{FORMAT, Kept, noun, subject};
 
@@ -50,10 +50,8 @@ impl Operation for RestoreBackup {
     }
 
     fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
-        let Plan { present, machine, nics, copies, reserve, undefine, told } = Plan::make(self, core)?;
-        for (storlink, need) in &reserve {
-            space::reserve(core, work, storlink, (core.volumes)(storlink)?.as_ref(), *need)?;
-        }
+        let Plan { present, machine, nics, copies, needs, undefine, told } = Plan::make(self, core)?;
+        needs.reserve(core, work)?;
         let share = 100 / u32::try_from(copies.len().max(1)).unwrap_or(100);
         for (n, (disk, make)) in (0..).zip(machine.disks.iter().zip(&copies)) {
             let driver = machine.driver(core, disk)?;
@@ -70,11 +68,10 @@ impl Operation for RestoreBackup {
             None => work.act(|| core.hypervisor.define(&spec))?,
         }
         core.inventory.refresh()?;
-        let kept = SnapshotId(core.ids.uuid());
         work.settle(&told, &[], |tx| {
             match &present {
                 Some(present) => {
-                    keep_present(tx, present, kept, machine.vm.updated_at)?;
+                    snapshot::keep(tx, &present.kept, &present.disks)?;
                     nics::remove_of_vm(tx, self.vm)?;
                     vms::update(tx, &machine.vm)?;
                     vms::set_snapshot(tx, self.vm, None)?;
@@ -89,14 +86,13 @@ impl Operation for RestoreBackup {
 
 /// What will be there; nothing has been touched yet.
 struct Plan {
-    /// As its row is.
-    present: Option<Vm>,
+    present: Option<Present>,
     /// As it will be.
     machine: Machine,
     nics: Vec<NewNic>,
     /// One for each disk of the machine.
     copies: Vec<NewVolume>,
-    reserve: Vec<(Storlink, MiB)>,
+    needs: Needs,
     /// How its definition is undone. A VM whose images are lost has none that could be brought back; every start makes it anew.
     undefine: Option<Compensation>,
     told: String,
@@ -129,14 +125,28 @@ impl Plan {
             plugs: nics.iter().map(|nic| Plug { mac: nic.mac, switch: nic.switch.clone() }).collect(),
             storlinks: HashMap::new(),
         };
-        let (copies, reserve) = place(core, &kept, &manifest, source.as_ref(), present.as_ref(), &mut machine)?;
+        let (copies, needs) = place(core, &kept, &manifest, source.as_ref(), present.as_ref(), &mut machine)?;
         let undefine = match &present {
             Some(there) => there.spec(core).is_ok().then_some(Compensation::Redefine { vm: wish.vm }),
             None => Some(Compensation::Undefine { vm: wish.vm }),
         };
-        let told = format!("vm {} is restored from backup {}", config.name, backup.name);
-        Ok(Self { present: present.map(|there| there.vm), machine, nics, copies, reserve, undefine, told })
+        let mut told = format!("vm {} is restored from backup {}", config.name, backup.name);
+        let present = present.map(|there| {
+            let kept = snapshot::automatic(core, &there.vm, format!("kept when backup {} was restored", backup.name));
+            Present { disks: there.disks, kept }
+        });
+        if let Some(Present { kept, .. }) = &present {
+            told.push_str(&format!("; what it was before is kept as snapshot {}", kept.name));
+        }
+        Ok(Self { present, machine, nics, copies, needs, undefine, told })
     }
+}
+
+/// What is there, and makes way.
+struct Present {
+    disks: Vec<Disk>,
+    /// What they become.
+    kept: Snapshot,
 }
 
 /// The VM that is there, and off.
@@ -242,9 +252,9 @@ fn place(
     source: &dyn VolumeDriver,
     present: Option<&Machine>,
     machine: &mut Machine,
-) -> Result<(Vec<NewVolume>, Vec<(Storlink, MiB)>)> {
+) -> Result<(Vec<NewVolume>, Needs)> {
     let mut copies = Vec::new();
-    let mut reserve: BTreeMap<StorlinkId, (Storlink, MiB)> = BTreeMap::new();
+    let mut needs = Needs::default();
     for copy in &kept.disks {
         let of_order = |order: u32| present.and_then(|there| there.disks.iter().find(|disk| disk.order == order));
         let like = of_order(copy.order);
@@ -262,9 +272,7 @@ fn place(
         let id = DiskId(core.ids.uuid());
         let layer = Layer { source: source.source(&copy.volume)?, format: copy.format };
         copies.push(NewVolume { format, size: copy.size, content: Content::Copy(vec![layer]) });
-        let need = MiB::from_bytes_ceil(manifest.image(copy)?.data_bytes) + TABLES;
-        let entry = reserve.entry(storlink.id).or_insert_with(|| (storlink.clone(), MiB(0)));
-        entry.1 = entry.1 + need;
+        needs.add(&storlink, MiB::from_bytes_ceil(manifest.image(copy)?.data_bytes) + TABLES);
         machine.disks.push(Disk {
             id,
             owner: DiskOwner::Vm(machine.vm.id),
@@ -279,5 +287,5 @@ fn place(
         });
         machine.storlinks.insert(storlink.id, storlink);
     }
-    Ok((copies, reserve.into_values().collect()))
+    Ok((copies, needs))
 }

@@ -2,12 +2,14 @@
 //! overlays of them; so snapshots and VM are a tree, in the rows and in the headers of the images alike.
 
 mod delete;
+mod keep;
 mod merge;
 mod query;
 mod restore;
 mod take;
 
 pub use delete::DeleteSnapshot;
+pub(super) use keep::{automatic, keep};
 pub(super) use merge::{merge_down, pull_up};
 pub use query::list;
 pub use restore::{RestoreSnapshot, StartSnapshot};
@@ -70,15 +72,15 @@ fn leaf(core: &Core, vm: VmId, frozen: &[Disk], overlays: &[Overlay]) -> Vec<Dis
 
 /// What will be written to each storlink.
 #[derive(Default)]
-struct Needs(BTreeMap<StorlinkId, (Storlink, MiB)>);
+pub(super) struct Needs(BTreeMap<StorlinkId, (Storlink, MiB)>);
 
 impl Needs {
-    fn add(&mut self, storlink: &Storlink, size: MiB) {
+    pub(super) fn add(&mut self, storlink: &Storlink, size: MiB) {
         let (_, need) = self.0.entry(storlink.id).or_insert_with(|| (storlink.clone(), MiB(0)));
         *need = *need + size;
     }
 
-    fn reserve(&self, core: &Core, work: &mut Work<'_>) -> Result<()> {
+    pub(super) fn reserve(&self, core: &Core, work: &mut Work<'_>) -> Result<()> {
         for (storlink, need) in self.0.values() {
             space::reserve(core, work, storlink, (core.volumes)(storlink)?.as_ref(), *need)?;
         }

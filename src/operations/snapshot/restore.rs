@@ -4,16 +4,14 @@
 
 use crate::error::{Error, Result};
 use crate::hypervisor::Start;
-use crate::model::{
-    Compensation, Disk, DiskOwner, DomainSpec, Snapshot, SnapshotId, SnapshotKind, Storlink, TaskKind, VmId,
-};
+use crate::model::{Compensation, Disk, DomainSpec, Snapshot, SnapshotId, Storlink, TaskKind, VmId};
 use crate::operations::domain::Machine;
 use crate::operations::vm::{changes_its_vm, state_now, wrong_state};
 use crate::operations::{Core, Operation, chain, guard, iso};
-use crate::store::{Conn, disks, snapshots, vms};
+use crate::store::{Conn, disks, vms};
 use crate::tasks::Work;
 
-use super::{EMPTY_OVERLAY, Needs, leaf};
+use super::{EMPTY_OVERLAY, Needs, automatic, keep, leaf};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestoreSnapshot {
@@ -88,7 +86,8 @@ impl Plan {
             (core.volumes)(storlink)?.usage()?;
         }
         let keep = core.settings.keep_replaced_leaf && !is_untouched(core, &now)?;
-        let kept = keep.then(|| automatic(core, &now, &snapshot));
+        let why = || format!("kept when snapshot {} was restored", snapshot.name);
+        let kept = keep.then(|| automatic(core, &now.vm, why()));
         Ok(Self { now, then, spec, snapshot, places, kept })
     }
 
@@ -127,12 +126,7 @@ impl Plan {
     fn replace(&self, tx: &mut Conn, leaf: &[Disk]) -> Result<()> {
         let vm = self.now.vm.id;
         match &self.kept {
-            Some(kept) => {
-                snapshots::insert(tx, kept)?;
-                for disk in &self.now.disks {
-                    disks::hand_over(tx, disk.id, DiskOwner::Snapshot(kept.id), disk.order, disk.backing)?;
-                }
-            }
+            Some(kept) => keep(tx, kept, &self.now.disks)?,
             None => disks::remove_of_vm(tx, vm)?,
         }
         leaf.iter().try_for_each(|disk| disks::insert(tx, disk))?;
@@ -167,17 +161,4 @@ fn is_untouched(core: &Core, machine: &Machine) -> Result<bool> {
         }
     }
     Ok(true)
-}
-
-fn automatic(core: &Core, now: &Machine, restored: &Snapshot) -> Snapshot {
-    let created_at = core.clock.now();
-    Snapshot {
-        id: SnapshotId(core.ids.uuid()),
-        vm: now.vm.id,
-        name: format!("before-restore {} UTC", created_at.format("%Y-%m-%d %H:%M:%S")),
-        kind: SnapshotKind::Automatic,
-        parent: now.vm.snapshot,
-        desc: format!("kept when snapshot {} was restored", restored.name),
-        created_at,
-    }
 }

@@ -132,6 +132,25 @@ fn whole_documents() {
 }
 
 #[test]
+fn a_proof_has_a_console_that_is_kept_and_nics_without_a_cable() {
+    let mut proof = spec();
+    proof.nics = vec![NicSpec { mac: "52:54:00:00:00:01".parse().unwrap(), link: NicLink::Unplugged }];
+    proof.console = Some(VolumeSource::File(PathBuf::from("/s/a & b.log")));
+    let nics = "
+    <interface type='user'>
+      <mac address='52:54:00:00:00:01'/>
+      <model type='virtio'/>
+      <link state='down'/>
+    </interface>";
+    let plain = document("qemu", "maximum", "", "", nics);
+    let kept = "    <serial type='pty'>
+      <log file='/s/a &amp; b.log' append='off'/>
+    </serial>
+";
+    assert_eq!(write(&proof, false).unwrap(), plain.replace("    <serial type='pty'/>\n", kept));
+}
+
+#[test]
 fn what_is_plugged_in_has_the_words_of_the_definition() {
     let mut spec = spec();
     spec.disks = vec![disk(1, "/s/two.raw", Format::Raw, CacheMode::Writeback)];
