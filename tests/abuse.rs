@@ -1,5 +1,7 @@
 //! What careless and hostile clients do, through HTTP, on real storage: each gets one sentence, and nothing is left.
 
+mod copies;
+mod hostile;
 mod images;
 mod input;
 mod outage;

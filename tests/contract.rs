@@ -3,12 +3,14 @@
 mod backups;
 mod bodies;
 mod change;
+mod copies;
 mod create;
 mod devices;
 mod golden;
 mod isos;
 mod later;
 mod manual;
+mod moving;
 mod outage;
 mod pms;
 mod protocol;

@@ -29,7 +29,7 @@ pub(super) fn copy(core: &Core, work: &mut Work<'_>, machine: &Machine, copies: 
         let to = Layer { source: copies.driver.source(&copy.volume)?, format: copy.format };
         let undo = Compensation::StopMirror { vm, order: disk.order };
         let begun = work.step(&undo, || core.hypervisor.start_block_job(vm, disk.order, &BlockJob::Mirror { to }));
-        begun.map_err(|error| powered_off(machine, error))?;
+        begun.map_err(|error| powered_off(core, machine, error))?;
     }
     let told = Told::new(work, copies.pairs.iter().map(|(disk, _)| disk));
     for (disk, copy) in &copies.pairs {
@@ -53,21 +53,31 @@ pub(super) fn pivot(core: &Core, work: &mut Work<'_>, machine: &Machine, copies:
     let running = state == PowerState::Running;
     let undo = Compensation::FinishMove { vm, disks: copies.pairs.iter().map(planned).collect(), paused: !running };
     let paused = work.step(&undo, || if running { core.hypervisor.pause(vm) } else { Ok(()) });
-    paused.map_err(|error| powered_off(machine, error))?;
+    paused.map_err(|error| powered_off(core, machine, error))?;
     // What it has written is in both images now, if the jobs are still there.
     for (disk, copy) in &copies.pairs {
-        match core.hypervisor.block_job(vm, disk.order).map_err(|error| powered_off(machine, error))? {
+        match core.hypervisor.block_job(vm, disk.order).map_err(|error| powered_off(core, machine, error))? {
             Some(job) if job.ready => {}
             _ => return Err(stopped(core, machine, copies, copy)),
         }
     }
     for (n, (disk, copy)) in copies.pairs.iter().enumerate() {
-        pivot_one(core, work, machine, copies, disk, copy).map_err(|error| half_way(machine, copies, n, error))?;
+        pivot_one(core, work, machine, copies, disk, copy)
+            .map_err(|error| half_way(core, machine, copies, n, error))?;
     }
-    if running {
-        work.act(|| core.hypervisor.unpause(vm))?;
+    if !running {
+        return Ok(());
     }
-    Ok(())
+    match work.act(|| core.hypervisor.unpause(vm)) {
+        // It went off meanwhile, or somebody else has resumed it.
+        Err(needless)
+            if matches!(needless.kind(), ErrorKind::WrongState { .. })
+                && state_now(core, vm)? != PowerState::Paused =>
+        {
+            Ok(())
+        }
+        done => done,
+    }
 }
 
 fn pivot_one(
@@ -87,16 +97,19 @@ fn pivot_one(
     work.act(|| driver.set_aside(&disk.volume))
 }
 
-/// A refusal after some disks have moved, which stay moved.
-fn half_way(machine: &Machine, copies: &Copies, moved: usize, error: Error) -> Error {
-    let ErrorKind::Refused { by, why } = error.kind() else { return error };
+/// A failure after some disks have moved, which stay moved.
+fn half_way(core: &Core, machine: &Machine, copies: &Copies, moved: usize, error: Error) -> Error {
     let orders: Vec<String> = copies.pairs.iter().take(moved).map(|(disk, _)| disk.order.to_string()).collect();
     if orders.is_empty() {
-        return error;
+        return powered_off(core, machine, error);
     }
     let (name, storlink) = (&machine.vm.name, &copies.storlink.name);
-    let why = format!("{why}; of vm {name} is on storlink {storlink} now: disk {}", orders.join(", disk "));
-    Error::refused(by.clone(), why).caused_by(error)
+    let so_far = format!("of vm {name} is on storlink {storlink} now: disk {}", orders.join(", disk "));
+    match error.kind() {
+        ErrorKind::Refused { by, why } => Error::refused(by.clone(), format!("{why}; {so_far}")).caused_by(error),
+        ErrorKind::WrongState { what, is, .. } => Error::wrong_state(what.clone(), is.clone(), so_far).caused_by(error),
+        _ => error,
+    }
 }
 
 fn planned((disk, copy): &(Disk, Disk)) -> DiskMove {
@@ -168,7 +181,7 @@ fn has_moved(core: &Core, machine: &Machine, disk: &Disk, copy: &Disk) -> Result
 /// Why a copy did not get ready.
 fn ended(core: &Core, machine: &Machine, copies: &Copies, copy: &Disk, error: Error) -> Error {
     match error.kind() {
-        ErrorKind::WrongState { .. } => powered_off(machine, error),
+        ErrorKind::WrongState { .. } => powered_off(core, machine, error),
         ErrorKind::Refused { .. } => match core.hypervisor.block_job(machine.vm.id, copy.order) {
             Ok(None) => stopped(core, machine, copies, copy).caused_by(error),
             _ => error,
@@ -189,10 +202,14 @@ fn stopped(core: &Core, machine: &Machine, copies: &Copies, copy: &Disk) -> Erro
 }
 
 /// A guest that switches itself off takes the copying with it.
-fn powered_off(machine: &Machine, error: Error) -> Error {
-    let ErrorKind::WrongState { is, .. } = error.kind() else { return error };
-    let needs = "it went off while its disks were copied; its disks are where they were";
-    Error::wrong_state(format!("vm {}", machine.vm.name), is.clone(), needs).caused_by(error)
+fn powered_off(core: &Core, machine: &Machine, error: Error) -> Error {
+    match (error.kind(), state_now(core, machine.vm.id)) {
+        (ErrorKind::WrongState { .. }, Ok(state)) if !state.is_active() => {
+            let needs = "it went off while its disks were copied; they are where they were";
+            Error::wrong_state(format!("vm {}", machine.vm.name), state.word(), needs).caused_by(error)
+        }
+        _ => error,
+    }
 }
 
 /// What a guest that goes on writing meanwhile may need in its copies.

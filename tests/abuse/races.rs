@@ -15,7 +15,7 @@ use crate::harness::http::Answer;
 use crate::harness::world::World;
 
 /// So many calls at once.
-fn at_once(count: usize, call: impl Fn(usize) -> Answer + Sync) -> Vec<Answer> {
+pub(super) fn at_once(count: usize, call: impl Fn(usize) -> Answer + Sync) -> Vec<Answer> {
     let barrier = std::sync::Barrier::new(count);
     std::thread::scope(|s| {
         let (call, barrier) = (&call, &barrier);
@@ -31,7 +31,7 @@ fn at_once(count: usize, call: impl Fn(usize) -> Answer + Sync) -> Vec<Answer> {
     })
 }
 
-fn with_status(answers: &[Answer], status: u16) -> usize {
+pub(super) fn with_status(answers: &[Answer], status: u16) -> usize {
     answers.iter().filter(|a| a.status == status).count()
 }
 
@@ -134,7 +134,7 @@ fn a_start_and_a_delete_never_both_succeed() {
 }
 
 /// Two calls at once, each of them first to be sent in half of the rounds.
-fn both(round: usize, a: impl Fn() -> Answer + Sync, b: impl Fn() -> Answer + Sync) -> (Answer, Answer) {
+pub(super) fn both(round: usize, a: impl Fn() -> Answer + Sync, b: impl Fn() -> Answer + Sync) -> (Answer, Answer) {
     let mut answers = at_once(2, |n| if n == round % 2 { a() } else { b() });
     let (second, first) = (answers.pop().unwrap(), answers.pop().unwrap());
     if round.is_multiple_of(2) { (first, second) } else { (second, first) }

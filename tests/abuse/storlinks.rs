@@ -14,7 +14,7 @@ fn body(name: &str, link: &str) -> String {
     format!("<s><name>{name}</name><link>{link}</link><type>LO</type><level>FL</level></s>")
 }
 
-fn create(http: &Served, name: &str, link: &str) -> Answer {
+pub(super) fn create(http: &Served, name: &str, link: &str) -> Answer {
     http.post("/storlinks/create/", &body(name, link))
 }
 
@@ -119,20 +119,20 @@ fn a_storlink_that_vanishes_refuses_new_vms_and_shows_its_last_size() {
 }
 
 /// A file system of 8 MiB, for as long as this lives.
-struct SmallDisk(tempfile::TempDir);
+pub(super) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    fn mount() -> Self {
+    pub(super) fn mount() -> Self {
         let dir = tempfile::tempdir().unwrap();
         tool("mount", &["-t", "tmpfs", "-o", "size=8m", "none", dir.path().to_str().unwrap()]);
         Self(dir)
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.0.path()
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path()).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }

@@ -124,6 +124,7 @@ fn answers_are_the_manuals_to_the_letter() {
     let backup = backup(&mut gold, &id);
     gold.api.http.delete(&format!("/vms/{id}/")).empty_204();
     restore(&mut gold, &id, &backup);
+    copies(&mut gold);
     gold.finish();
 }
 
@@ -506,6 +507,27 @@ fn restore(gold: &mut Gold, id: &str, backup: &str) {
     gold.check("backup-restore", Some("root"), 201, &answer).are(&[("data.result", "success")]);
     gold.api.http.delete(&uri).empty_204();
     gold.api.http.delete(&format!("/vms/{id}/")).empty_204();
+}
+
+/// Of the VM that is left.
+fn copies(gold: &mut Gold) {
+    let id = gold.api.get("/vms/").ids("vm").remove(0);
+    let second = gold.api.app.second_storlink().to_string();
+    let body = |name: &str| {
+        let body = file(&format!("contract/bodies/{name}.xml")).replace(">2<", &format!(">{second}<"));
+        body.replace("$template_name", "of test_vm").replace("$desc", "a &lt; b")
+    };
+    let answer = gold.api.post(&format!("/vms/{id}/copy/"), &body("vm-copy"));
+    gold.check("vm-copy", Some("root"), 201, &answer).are(&[("data.result", "success")]);
+    let answer = gold.api.post(&format!("/templates/create/vms/{id}/"), &body("template-create"));
+    gold.check("template-create", Some("template_made"), 201, &answer).are(&[
+        ("data.uuid", &answer.ids("template")[0]),
+        ("data.name", "of test_vm"),
+        ("data.size", "5"),
+        ("data.desc", "a &lt; b"),
+    ]);
+    let answer = gold.api.post(&format!("/vms/{id}/smigrate/"), &body("vm-smigrate"));
+    gold.check("vm-smigrate", Some("root"), 201, &answer).are(&[("data.result", "success")]);
 }
 
 /// Of a snapshot and of a backup: rows like those of a disk that there is.

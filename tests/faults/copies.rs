@@ -4,16 +4,16 @@
 use std::path::PathBuf;
 
 use pengx::error::Result;
-use pengx::hypervisor::Verb;
+use pengx::hypervisor::{Hypervisor, Verb};
 use pengx::model::*;
 use pengx::operations::template::CreateTemplate;
 use pengx::operations::vm::{CopyVm, CreateVm, SmigrateVm, StartVm, SuspendVm};
 use pengx::store::{disks, nics, snapshots, templates, vms};
 use pengx::tasks::Fate;
 
-use super::{Scenario, sweep};
-use crate::harness::app::App;
-use crate::harness::chains::assert_same;
+use super::{Scenario, points_of, prepared, sweep};
+use crate::harness::app::{App, qemu_img};
+use crate::harness::chains::{assert_same, qemu_io, text};
 use crate::harness::world::World;
 
 const OFF: u8 = 0;
@@ -134,7 +134,7 @@ fn smigrate(app: &App, vm: Option<VmId>) -> Result<()> {
 fn shows_what_was_there(app: &App, disk: &Disk) -> bool {
     let image = app.path(disk);
     assert_same((&expected(app, disk.order), Format::Raw), (&image, disk.format));
-    let info = crate::harness::app::qemu_img(&["info", "-f", disk.format.word(), image.to_str().unwrap()]);
+    let info = qemu_img(&["info", "-f", disk.format.word(), image.to_str().unwrap()]);
     disk.backing.is_some() == info.contains("backing file:")
 }
 
@@ -231,4 +231,69 @@ pub(super) fn is_whole(app: &App, vm: Option<VmId>, before: &World, after: &Worl
         && moved.iter().all(|disk| disk.backing.is_none())
         && rows.iter().all(|disk| shows_what_was_there(app, disk))
         && before.domains[0] == after.domains[0]
+}
+
+/// The server dies, its guest goes on for a while, and then dies too: all that it was told is written is on its disks.
+#[test]
+fn a_guest_that_dies_after_its_server_has_lost_nothing() {
+    let mut scenarios = Vec::new();
+    for [copy, _, smigrate] in [of!(RUNS, 1, false), of!(RUNS, 2, true)] {
+        scenarios.extend([copy, smigrate]);
+    }
+    let points: usize = std::thread::scope(|scope| {
+        let all: Vec<_> = scenarios.iter().map(|scenario| scope.spawn(|| outlived(scenario))).collect();
+        all.into_iter().map(|one| one.join().unwrap()).sum()
+    });
+    println!("faults: a guest outlived its server at {points} points, and then died");
+    assert!(points > 50);
+}
+
+/// How often the guest went on.
+fn outlived(scenario: &Scenario) -> usize {
+    let mut went_on = 0;
+    for n in 1..=points_of(scenario) {
+        let (app, vm, _) = prepared(scenario);
+        let id = vm.unwrap();
+        app.fuse.arm(&[(n, Fate::Die)]);
+        drop((scenario.run)(&app, vm));
+        let fake = app.site.fake.clone();
+        // Between its pivots it stands still.
+        if fake.states().contains(&(id, PowerState::Running)) {
+            guest_writes(&app, id);
+            went_on += 1;
+        }
+        assert!(fake.crash(id));
+        let app = app.restart();
+        app.assert_at_rest();
+        for disk in app.disks(id) {
+            assert!(shows_what_was_there(&app, &disk), "{}: the server died at point {n}", scenario.name);
+        }
+        assert!(agree(&app, id), "{}: the server died at point {n}: {:#?}", scenario.name, World::of(&app));
+    }
+    went_on
+}
+
+/// To whatever each of its disks is on; and, as a mirror does that is ready, to the copy of it.
+fn guest_writes(app: &App, vm: VmId) {
+    let write = |image: &std::path::Path, format: Format| {
+        qemu_io(&["-f", format.word(), "-c", "write -q -P 0x44 1536k 64k", text(image)]);
+    };
+    let rows = app.disks(vm);
+    for disk in app.site.fake.running(vm).unwrap().disks {
+        let VolumeSource::File(image) = &disk.source;
+        write(image, disk.format);
+        write(&expected(app, disk.order), Format::Raw);
+        let Some(job) = app.site.fake.block_job(vm, disk.order).unwrap() else { continue };
+        assert!(job.ready, "the jobs of the fake are ready at once");
+        let size = rows.iter().find(|row| row.order == disk.order).unwrap().size;
+        let volumes = std::fs::read_dir(app.site.second_dir()).unwrap().map(|volume| volume.unwrap().path());
+        let copies: Vec<_> = volumes.filter(|volume| is_of_size(volume, disk.format, size)).collect();
+        assert_eq!(copies.len(), 1, "{copies:?}");
+        write(&copies[0], disk.format);
+    }
+}
+
+fn is_of_size(image: &std::path::Path, format: Format, size: MiB) -> bool {
+    let info = qemu_img(&["info", "--output=json", "-f", format.word(), text(image)]);
+    serde_json::from_str::<serde_json::Value>(&info).unwrap()["virtual-size"].as_u64() == Some(size.bytes())
 }
