@@ -1,16 +1,16 @@
 //! The one place where a child process is started.
 //!
-//! Law: argv only, never a shell; a fixed environment, no input, its own process group, a deadline, a bounded amount of
-//! output. A child does not outlive its call: it is killed on time-out and cancellation, and the kernel kills it when
-//! this process dies, even by SIGKILL. It gets no file descriptor that we opened: the standard library and the libraries
-//! we link open theirs close-on-exec. Secrets do not belong in `argv`: it is logged, and any user can read it.
+//! Law: argv only, never a shell; a fixed environment, no input, no network, limits on memory, files and descriptors, its
+//! own process group, a deadline, a bounded amount of output. A child does not outlive its call: it is killed on time-out
+//! and cancellation, and the kernel kills it when this process dies, even by SIGKILL. It gets no file descriptor that we
+//! opened: whatever runs in this process opens its own close-on-exec, as the standard library and the libraries we link do.
+//! What this process was started with, above the first three, it passes on; a service manager gives it none.
+//! Secrets do not belong in `argv`: it is logged, and any user can read it.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,9 +18,14 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+mod confine;
 mod error;
+mod network;
 
+pub use confine::Limits;
 pub use error::{ExecError, Failure};
+
+use confine::wrapped;
 
 /// Where programs are looked for, whatever our own environment says.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -44,15 +49,6 @@ pub struct Command {
     /// The longest silence on standard output; for tools that report progress.
     pub stall: Option<Duration>,
     pub limits: Limits,
-}
-
-/// What the kernel holds the child to. `None`: as we are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limits {
-    pub address_space_bytes: Option<u64>,
-    pub cpu_secs: Option<u64>,
-    /// Size of any one file it writes.
-    pub file_bytes: Option<u64>,
 }
 
 impl Command {
@@ -114,11 +110,19 @@ pub trait Runner: Send + Sync {
 
 /// Runs commands for real.
 ///
-/// `setpriv` arms the kernel's parent death signal, `prlimit` sets the limits; both are in util-linux, which every Debian
-/// has. The signal belongs to the *thread* that spawns, so that thread also waits. It is armed a moment after the fork:
-/// a server killed in that very moment leaves the child to run.
+/// `nsenter` leaves the network behind, `setpriv` arms the kernel's parent death signal, `prlimit` sets the limits; all are
+/// in util-linux, which every Debian has. The signal belongs to the *thread* that spawns, so that thread also waits. It is
+/// armed a moment after the fork: a server killed in that very moment leaves the child to run.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SystemRunner;
+
+impl SystemRunner {
+    /// Finds out what this host lets children be kept from, so that the log tells it at the start.
+    pub fn new() -> Self {
+        drop(network::none());
+        Self
+    }
+}
 
 impl Runner for SystemRunner {
     fn run(&self, command: &Command, watch: &mut Watch<'_>) -> Result<Output, ExecError> {
@@ -166,36 +170,6 @@ fn supervise(command: &Command, watch: &mut Watch<'_>, heard: &mut Heard) -> Res
     }
 }
 
-/// `setpriv` and `prlimit` around the program, each by its full path.
-fn wrapped(command: &Command) -> Result<Vec<OsString>, Failure> {
-    let mut argv: Vec<OsString> = vec![locate(OsStr::new("setpriv"))?];
-    argv.extend(["--pdeathsig", "KILL", "--"].map(OsString::from));
-    let limits = [
-        ("as", command.limits.address_space_bytes),
-        ("cpu", command.limits.cpu_secs),
-        ("fsize", command.limits.file_bytes),
-    ];
-    let limits: Vec<_> = limits.iter().filter_map(|(name, limit)| limit.map(|n| format!("--{name}={n}"))).collect();
-    if !limits.is_empty() {
-        argv.push(locate(OsStr::new("prlimit"))?);
-        argv.extend(limits.into_iter().map(OsString::from));
-        argv.push("--".into());
-    }
-    argv.push(locate(&command.program)?);
-    argv.extend(command.args.iter().cloned());
-    Ok(argv)
-}
-
-fn locate(program: &OsStr) -> Result<OsString, Failure> {
-    let runnable = |path: &PathBuf| path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
-    let found = if Path::new(program).is_absolute() {
-        Some(PathBuf::from(program)).filter(runnable)
-    } else {
-        PATH.split(':').map(|dir| Path::new(dir).join(program)).find(runnable)
-    };
-    found.map(PathBuf::into_os_string).ok_or_else(|| Failure::Missing(program.to_owned()))
-}
-
 enum Event {
     Exited,
     Stdout,
@@ -215,19 +189,8 @@ struct Running {
 impl Running {
     fn start(argv: &[OsString]) -> Result<Self, Failure> {
         let (program, args) = argv.split_first().ok_or_else(|| Failure::Missing(OsString::new()))?;
-        #[expect(clippy::disallowed_methods, reason = "the owner of child processes")]
-        let mut child = std::process::Command::new(program)
-            .args(args)
-            .env_clear()
-            .env("PATH", PATH)
-            .env("LC_ALL", "C")
-            .current_dir("/")
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(Failure::System)?;
+        let started = blank(program, args).process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = started.map_err(Failure::System)?;
         let pid = Pid::from_child(&child);
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(exit) => {
@@ -320,6 +283,14 @@ impl Running {
         }
         false
     }
+}
+
+/// A child that knows nothing of us.
+fn blank(program: &OsStr, args: &[OsString]) -> std::process::Command {
+    #[expect(clippy::disallowed_methods, reason = "the owner of child processes")]
+    let mut command = std::process::Command::new(program);
+    command.args(args).env_clear().env("PATH", PATH).env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
+    command
 }
 
 /// Absent is fine: then there is nothing left to signal.

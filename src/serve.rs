@@ -146,7 +146,7 @@ fn parts(
         created_at: now,
         updated_at: now,
     };
-    let runner = Arc::new(SystemRunner);
+    let runner = Arc::new(SystemRunner::new());
     let (site, site_ids) = (store.clone(), ids.clone());
     Ok(Parts {
         store,

@@ -6,6 +6,7 @@ mod counters;
 mod creates;
 mod disc;
 mod guests;
+mod helpers;
 mod installs;
 mod libvirtd;
 mod living;

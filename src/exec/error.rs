@@ -35,6 +35,14 @@ pub enum Failure {
     System(io::Error),
 }
 
+/// Who gives memory, and takes it.
+const HOST: &str = "the host";
+/// What we send ourselves ends as another failure, so this one came from the kernel or an operator.
+const KILL: i32 = 9;
+/// How programs say that they were given no memory, none for a thread, or none for a library.
+const STARVED: [&str; 5] =
+    ["annot allocate memory", "failed to allocate", "ut of memory", "thread_create", "failed to map segment"];
+
 impl ExecError {
     /// The program as a sentence names it: without directories.
     pub fn program(&self) -> String {
@@ -49,6 +57,10 @@ impl ExecError {
             (Some(line), _) => line.strip_prefix(&format!("{}: ", self.program())).unwrap_or(line).to_owned(),
             (None, failure) => failure.to_string(),
         }
+    }
+
+    fn was_starved(&self) -> bool {
+        STARVED.iter().any(|words| self.stderr.contains(words))
     }
 }
 
@@ -89,6 +101,14 @@ impl From<ExecError> for Error {
             }
             Failure::Cancelled => ErrorKind::Cancelled { what: program },
             Failure::System(_) => ErrorKind::Unavailable { what: program },
+            Failure::Signal(KILL) => ErrorKind::Refused {
+                by: HOST.to_owned(),
+                why: format!("{program} was killed (signal {KILL}); is the host out of memory?"),
+            },
+            Failure::Exit(_) | Failure::Signal(_) if e.was_starved() => ErrorKind::Refused {
+                by: HOST.to_owned(),
+                why: format!("{program} got too little memory ({})", e.reason()),
+            },
             Failure::Exit(_) | Failure::Signal(_) | Failure::Flood => {
                 ErrorKind::Refused { by: program, why: e.reason() }
             }
@@ -102,7 +122,7 @@ fn advice(program: &OsStr) -> String {
     let package = match program.to_str() {
         Some("qemu-img") => "qemu-utils",
         Some("xl") => "xen-utils-common",
-        Some("setpriv" | "prlimit") => "util-linux",
+        Some("setpriv" | "prlimit" | "nsenter" | "unshare") => "util-linux",
         _ => return program.display().to_string(),
     };
     format!("{} (is the package {package} installed?)", program.display())

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 use crate::error::{Error, ErrorKind};
 
@@ -56,7 +58,32 @@ fn a_failure_keeps_command_code_and_last_words() {
 
     let e = run(&sh("kill -9 $$")).unwrap_err();
     assert!(matches!(e.failure, Failure::Signal(9)));
-    assert_eq!(kind(e), ErrorKind::Refused { by: "sh".into(), why: "it was ended by signal 9".into() });
+    assert_eq!(Error::from(e).to_string(), "the host refused: sh was killed (signal 9); is the host out of memory?");
+
+    let e = run(&sh("kill -11 $$")).unwrap_err();
+    assert_eq!(kind(e), ErrorKind::Refused { by: "sh".into(), why: "it was ended by signal 11".into() });
+}
+
+#[test]
+fn a_child_that_gets_no_memory_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    std::fs::write(&from, vec![7; 8 << 20]).unwrap();
+    let convert = |space: u64| {
+        let limits = Limits { address_space_bytes: Some(space), ..Limits::default() };
+        let args = ["convert", "-f", "raw", "-O", "qcow2", from.to_str().unwrap(), to.to_str().unwrap()];
+        run(&Command::new("qemu-img", LONG).args(args).limits(limits))
+    };
+    convert(1 << 30).unwrap();
+    // From what its libraries take to what its threads take: wherever it ends, its sentence names the memory.
+    let mut starved = 0;
+    for mib in (8..120).step_by(4) {
+        let Err(e) = convert(mib << 20) else { continue };
+        let said = Error::from(e).to_string();
+        assert!(said.starts_with("the host refused: qemu-img got too little memory ("), "{mib} MiB: {said}");
+        starved += 1;
+    }
+    assert!(starved > 0);
 }
 
 #[test]
@@ -159,6 +186,26 @@ fn limits_hold() {
     }))
     .unwrap();
     assert_eq!(String::from_utf8(out.stdout).unwrap(), "1048576\n77\n");
+}
+
+#[test]
+fn a_child_for_which_nobody_thought_of_limits_has_them() {
+    for kind in ["-S", "-H"] {
+        let out = run(&sh(&format!("ulimit {kind} -v; ulimit {kind} -f; ulimit {kind} -n; ulimit {kind} -c"))).unwrap();
+        // In KiB, in blocks of 512 bytes, in files, in blocks.
+        assert_eq!(String::from_utf8(out.stdout).unwrap(), "2097152\n131072\n1024\n0\n", "{kind}");
+    }
+}
+
+#[test]
+fn a_child_has_no_network() {
+    let out = run(&sh("readlink /proc/self/ns/net; cat /proc/net/dev /proc/net/route")).unwrap();
+    let said = String::from_utf8(out.stdout).unwrap();
+    let (namespace, tables) = said.split_once('\n').unwrap();
+    assert_ne!(Path::new(namespace), std::fs::read_link("/proc/self/ns/net").unwrap());
+    let named = |line: &&str| line.contains(':') || line.starts_with(|c: char| c.is_ascii_alphabetic());
+    let interfaces: Vec<&str> = tables.lines().filter(named).collect();
+    assert!(interfaces.iter().all(|line| line.trim_start().starts_with("lo:") || line.contains("Iface")), "{tables}");
 }
 
 #[test]

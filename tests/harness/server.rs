@@ -1,7 +1,7 @@
 //! The real program as a child of the test.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
@@ -52,8 +52,25 @@ impl Place {
 
     /// Starts a server here and waits until it listens.
     pub fn serve(&self) -> Program {
+        self.serve_by(program(&[]))
+    }
+
+    /// The same by way of a program that becomes the server, as another user say: for him it is copied to a place that he
+    /// can read.
+    pub fn serve_through(&self, words: &[&str]) -> Program {
+        let copy = self.dir.path().join("pengx");
+        if !copy.exists() {
+            std::fs::copy(env!("CARGO_BIN_EXE_pengx"), &copy).unwrap();
+        }
+        let mut command = bare(Command::new(words[0]));
+        command.args(&words[1..]).arg(copy);
+        self.serve_by(command)
+    }
+
+    fn serve_by(&self, mut command: Command) -> Program {
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let mut child = program(&["serve", "--config", self.config().to_str().unwrap()])
+        let mut child = command
+            .args(["serve", "--config", self.config().to_str().unwrap()])
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -112,6 +129,19 @@ impl Place {
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
         let lines = processes.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
         lines.filter(|line| line.contains("qemu-img") && line.contains(&here)).collect()
+    }
+
+    /// The process of the one tool that works on the storlink directory, once it is itself.
+    pub fn tool(&self) -> Option<Pid> {
+        let here = self.store_dir().to_str().unwrap().to_owned();
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let read = |entry: &DirEntry, name| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        let mut tools = processes
+            .filter(|entry| read(entry, "comm") == "qemu-img\n" && read(entry, "cmdline").contains(&here))
+            .map(|entry| Pid::from_raw(entry.file_name().to_str().unwrap().parse().unwrap()).unwrap());
+        let tool = tools.next();
+        assert!(tools.next().is_none(), "there are more than one");
+        tool
     }
 
     pub fn last_task(&self) -> Task {
@@ -209,12 +239,17 @@ impl Drop for Program {
     }
 }
 
-/// Nothing of our own environment reaches it as a setting.
 fn program(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pengx"));
+    let mut command = bare(Command::new(env!("CARGO_BIN_EXE_pengx")));
+    command.args(args);
+    command
+}
+
+/// Nothing of our own environment reaches it as a setting.
+fn bare(mut command: Command) -> Command {
     for name in ["CONFIG", "LISTEN", "DATABASE_URL", "HYPERVISOR", "DATA_DIR"] {
         command.env_remove(format!("PENGX_{name}"));
     }
-    command.args(args).stdin(Stdio::null());
+    command.stdin(Stdio::null());
     command
 }

@@ -74,6 +74,8 @@ post /vms/ "<vm><name>web1</name><template>$template</template><storlink>$storli
 vm=$(read_vm)
 [ -n "$vm" ] || die "the VM is not listed"
 [ "$(images)" = 2 ] || die "the VM has no disk: $(ls -l /srv/store)"
+# The unit leaves it what it takes to keep them from the network.
+! journalctl -u pengx --no-pager -o cat | grep "tools run with this host's network" || die "tools have a network"
 phase "a VM under the unit's restrictions"
 systemd-analyze security pengx --no-pager | tail -n 1 | sed 's/^[^A-Za-z]*/deb: systemd-analyze security: /'
 

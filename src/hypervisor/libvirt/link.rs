@@ -112,7 +112,7 @@ impl Link {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if state.attempts >= enough || left.is_zero() || hangs(&state) {
-                let error = self.unavailable();
+                let error = unavailable(&self.shared.uri);
                 return Err(match &state.last_error {
                     Some(cause) => error.caused_by(cause.clone()),
                     None => error,
@@ -126,14 +126,15 @@ impl Link {
         }
     }
 
-    pub(super) fn unavailable(&self) -> Error {
-        self.shared.unavailable()
+    /// The connection is of no use any more.
+    pub(super) fn lost(&self, connection: &Connection) -> Error {
+        self.shared.lost(connection.generation);
+        unavailable(&self.shared.uri)
     }
+}
 
-    /// What a call needs to report a lost connection, from its own thread.
-    pub(super) fn reporter(&self) -> Reporter {
-        Reporter(Arc::clone(&self.shared))
-    }
+pub(super) fn unavailable(uri: &str) -> Error {
+    Error::unavailable(format!("libvirt at {uri}"))
 }
 
 impl Drop for Link {
@@ -143,23 +144,9 @@ impl Drop for Link {
     }
 }
 
-pub(super) struct Reporter(Arc<Shared>);
-
-impl Reporter {
-    /// The connection is of no use any more.
-    pub(super) fn lost(&self, connection: &Connection) -> Error {
-        self.0.lost(connection.generation);
-        self.0.unavailable()
-    }
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn unavailable(&self) -> Error {
-        Error::unavailable(format!("libvirt at {}", self.uri))
     }
 
     fn lost(&self, generation: u64) {

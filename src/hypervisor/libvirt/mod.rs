@@ -14,6 +14,7 @@ mod ffi;
 mod link;
 mod states;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use virt::domain::Domain;
@@ -30,9 +31,14 @@ use crate::model::{
     VolumeSource,
 };
 
-/// The most calls at once of one connection. libvirtd serves five; while five are stuck it reads nothing more of that
-/// connection, not even keep-alive.
-const CALLS: usize = 4;
+/// The most calls at once that only look. They share a connection, of which libvirtd serves five; while five are stuck it
+/// reads nothing more of it, not even keep-alive.
+const LOOKING: usize = 4;
+/// The most calls at once that end a guest.
+const ENDING: usize = 4;
+/// The most calls at once that a guest may hold up. libvirtd has 20 threads for the calls of all its clients; with those that
+/// end guests these leave it four.
+const RISKY: usize = 12;
 
 /// How long a guest agent may take for each of the two answers that make a ping, in seconds.
 const AGENT_PATIENCE: i32 = 2;
@@ -77,16 +83,27 @@ impl Default for LibvirtOptions {
 
 pub struct LibvirtHypervisor {
     options: LibvirtOptions,
-    /// For what needs no answer of a guest's QEMU: looking, and ending it.
-    sure: Lane,
-    /// For the rest. A QEMU that hangs, because its storage does, takes a call of these for as long as it hangs.
+    looking: Lane,
+    ending: Lane,
+    /// For what needs the answer of a guest's QEMU. One that hangs, because its storage does, takes a call of these for as
+    /// long as it hangs, and one only.
     risky: Lane,
 }
 
-/// A connection and its calls.
-struct Lane {
-    link: Link,
+/// Calls and their connections.
+struct Lane(Arc<Ways>);
+
+struct Ways {
+    uri: String,
+    /// The longest that connecting may take.
+    patience: Duration,
     calls: Calls,
+    /// Whether all calls go over one connection. One that takes long must have its own: the library forgets to send what
+    /// another thread wants to say over the same connection just when it has handed out an answer, until something is
+    /// heard, which may be the next keep-alive only.
+    shared: bool,
+    /// One for all, or one for each thread.
+    links: Mutex<Vec<Arc<Link>>>,
 }
 
 impl LibvirtHypervisor {
@@ -95,17 +112,17 @@ impl LibvirtHypervisor {
         if uri.contains('\0') {
             return Err(Error::invalid("hypervisor", "must not have control characters"));
         }
-        let lane = || Ok::<_, Error>(Lane { link: Link::new(uri, options.call_timeout)?, calls: Calls::new(CALLS) });
-        Ok(Self { sure: lane()?, risky: lane()?, options })
+        let lane = |most, shared| Lane::open(uri, options.call_timeout, Calls::new(most), shared);
+        Ok(Self { looking: lane(LOOKING, true)?, ending: lane(ENDING, false)?, risky: lane(RISKY, false)?, options })
     }
 
     fn lane(&self, verb: Verb) -> &Lane {
         match verb {
-            Verb::Destroy => &self.sure,
+            Verb::Destroy => &self.ending,
             // It only looks, but QEMU or its guest has to answer.
             Verb::BlockJob | Verb::AgentAnswers => &self.risky,
             _ if verb.is_effect() => &self.risky,
-            _ => &self.sure,
+            _ => &self.looking,
         }
     }
 
@@ -133,14 +150,21 @@ impl LibvirtHypervisor {
             _ => self.options.call_timeout,
         };
         let lane = self.lane(verb);
+        if let Some(vm) = vm.filter(|vm| self.risky.0.calls.is_stuck_with(*vm))
+            && std::ptr::eq(lane, &self.risky)
+        {
+            return Err(lane.unavailable().context(format!("an earlier call for {vm} is stuck")));
+        }
         let deadline = Instant::now() + patience;
-        let connection = lane.link.connection(deadline.min(Instant::now() + self.options.call_timeout))?;
-        let reporter = lane.link.reporter();
-        let answer = lane.calls.run(deadline, move || {
+        let connected = deadline.min(Instant::now() + self.options.call_timeout);
+        let ways = Arc::clone(&lane.0);
+        let answer = lane.0.calls.run(deadline, vm, move |thread| {
+            let link = ways.link(thread)?;
+            let connection = link.connection(connected)?;
             work(&connection, Patience { until: deadline }).map_err(|fault| match fault {
                 Fault::Ours(error) => error,
                 Fault::Libvirt(cause) if errors::is_lost(&cause) || !connection.is_alive() => {
-                    reporter.lost(&connection).caused_by(cause)
+                    link.lost(&connection).caused_by(cause)
                 }
                 Fault::Libvirt(cause) => {
                     let now = match vm {
@@ -187,14 +211,35 @@ impl Patience {
 }
 
 impl Lane {
+    /// Begins to connect and does not wait for it.
+    fn open(uri: &str, patience: Duration, calls: Calls, shared: bool) -> Result<Self> {
+        let first = Arc::new(Link::new(uri, patience)?);
+        Ok(Self(Arc::new(Ways { uri: uri.to_owned(), patience, calls, shared, links: Mutex::new(vec![first]) })))
+    }
+
+    fn unavailable(&self) -> Error {
+        link::unavailable(&self.0.uri)
+    }
+
     fn missed(&self, missed: Missed, patience: Duration) -> Error {
         let why = match missed {
-            Missed::AllStuck => format!("all {CALLS} calls are stuck"),
+            Missed::AllStuck => "all calls are stuck".to_owned(),
             Missed::NotBegun => format!("no call came free within {} s", patience.as_secs()),
             Missed::StillRunning => format!("no answer within {} s", patience.as_secs()),
             Missed::Broken(error) => return error,
         };
-        self.link.unavailable().context(why)
+        self.unavailable().context(why)
+    }
+}
+
+impl Ways {
+    fn link(&self, thread: usize) -> Result<Arc<Link>> {
+        let number = if self.shared { 0 } else { thread };
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        while links.len() <= number {
+            links.push(Arc::new(Link::new(&self.uri, self.patience)?));
+        }
+        links.get(number).map(Arc::clone).ok_or_else(|| Error::internal("a thread without a connection"))
     }
 }
 
@@ -468,7 +513,10 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     fn watch(&self, changed: Changed) {
-        self.sure.link.listen(changed);
+        match self.looking.0.link(0) {
+            Ok(link) => link.listen(changed),
+            Err(why) => tracing::error!(error = why.story(), "nobody listens to libvirt's events"),
+        }
     }
 
     fn has_bridge(&self, name: &str) -> Result<bool> {
