@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::operations::check::{Finding, Report, Scope, check, repair};
 use crate::serve;
 
@@ -35,7 +35,7 @@ pub fn run(config: &Config, repairs: bool) -> Result<Outcome> {
     let domains = !config.hypervisor.starts_with("fake:");
     let scope = Scope { domains };
     let (mut lines, report) = if repairs {
-        let (core, _lock) = serve::instead(config).map_err(owned)?;
+        let (core, _lock) = serve::instead(config)?;
         let repaired = repair(&core, scope);
         core.stop(DRAIN);
         let (done, report) = repaired?;
@@ -68,9 +68,4 @@ fn told(lines: &mut Vec<String>, report: Report, repairs: bool) -> Status {
         lines.push(format!("{begin}{said}{hint}"));
     }
     status
-}
-
-/// Somebody else's lock is a server's.
-fn owned(error: Error) -> Error {
-    error.context("a server undoes by itself what it has left; stop it first, or leave it to its own recovery")
 }

@@ -182,11 +182,16 @@ pub fn beside(config: &Config) -> Result<Core> {
 
 /// A core that runs tasks where no server runs. It recovers what the last one left. The lock as in [`start`].
 pub fn instead(config: &Config) -> Result<(Core, File)> {
-    let lock = claim(&config.data_dir)?;
+    let served = |error: Error| {
+        let why = format!("{error}; a repair needs that no server runs: stop it, or leave it to its own recovery");
+        Error::refused("pengx", why)
+    };
+    let id = known(config)?;
+    let lock = claim(&config.data_dir).map_err(served)?;
     let store = Store::open(&config.database_url)?;
-    store.claim()?;
+    store.claim().map_err(served)?;
     store.look()?;
-    Ok((Core::start(parts(config, store, connect(config)?, known(config)?, None)?), lock))
+    Ok((Core::start(parts(config, store, connect(config)?, id, None)?), lock))
 }
 
 fn connect(config: &Config) -> Result<Arc<dyn Hypervisor>> {

@@ -1,12 +1,15 @@
 //! What careless and hostile clients do, through HTTP, on real storage: each gets one sentence, and nothing is left.
 
+mod backups;
 mod copies;
 mod hostile;
 mod images;
 mod input;
+mod marks;
 mod outage;
 mod races;
 mod storlinks;
+mod volumes;
 
 use std::path::PathBuf;
 

@@ -23,6 +23,7 @@ mod storlinks;
 mod table;
 mod tasks;
 mod templates;
+mod volumes;
 mod walk;
 
 use std::path::PathBuf;

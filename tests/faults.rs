@@ -3,6 +3,7 @@
 mod backups;
 mod copies;
 mod devices;
+mod ledger;
 mod snapshots;
 mod templates;
 
@@ -37,6 +38,7 @@ fn scenarios() -> Vec<Scenario> {
     all.extend(templates::storlink_scenarios());
     all.extend(templates::template_scenarios());
     all.extend(copies::scenarios());
+    all.extend(ledger::scenarios());
     all
 }
 
@@ -268,8 +270,10 @@ fn judge(app: &App, scenario: &Scenario, vm: Option<VmId>, before: &World, case:
         TaskKind::VmResume,
         TaskKind::TemplateShutdown,
         TaskKind::TemplatePoweroff,
-        // A file is written or not.
+        // A file is written or not; one is removed or not; a definition is what its record says, or was.
         TaskKind::PmAuthorizeKeys,
+        TaskKind::VolumeDelete,
+        TaskKind::SiteRepair,
     ];
     let pressed = match last.kind {
         // A reset that failed half way was started again.

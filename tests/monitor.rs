@@ -122,6 +122,16 @@ fn metrics_show_tasks_vms_storlinks_and_neighbours() {
     let (size, free) =
         (page.value("pengx_storlink_size_bytes", &label), page.value("pengx_storlink_free_bytes", &label));
     assert!(size > free && free > Some(0.0), "{size:?} {free:?}");
+    // One percent, unless it is set otherwise.
+    let kept = page.value("pengx_storlink_low_water_bytes", &label).unwrap();
+    assert!((size.unwrap() / 100.0 - kept).abs() < 2.0 * 1024.0 * 1024.0, "{size:?} {kept}");
+    assert_eq!(page.value("pengx_storlink_reserved_bytes", &label), Some(0.0));
+    let task = server.app.store().read(|c| tasks::recent(c, 1)).unwrap().remove(0).id;
+    let size = pengx::model::MiB(3);
+    server.app.store().note_tx(|tx| pengx::store::reservations::set(tx, task, storlink, size)).unwrap();
+    server.look();
+    assert_eq!(server.page().value("pengx_storlink_reserved_bytes", &label), Some(3.0 * 1024.0 * 1024.0));
+    server.app.store().note_tx(|tx| pengx::store::reservations::release(tx, task)).unwrap();
     assert_eq!(page.value("pengx_hypervisor_call_duration_seconds_count", &[("verb", "define")]), Some(1.0));
     assert_eq!((page.value("pengx_database_up", &[]), page.value("pengx_hypervisor_up", &[])), (Some(1.0), Some(1.0)));
     assert!(page.value("pengx_database_transaction_duration_seconds_count", &[("kind", "write")]) > Some(4.0));

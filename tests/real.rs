@@ -1,16 +1,24 @@
 //! The real thing: the program itself on a private libvirtd with real QEMU (emulated, so that it works everywhere), real
 //! storage, real signals.
 
+mod backups;
+mod bed;
 mod changes;
+mod checks;
+mod copies;
 mod counters;
+mod counting;
 mod creates;
+mod deaths;
 mod disc;
 mod guests;
 mod helpers;
 mod installs;
 mod libvirtd;
 mod living;
+mod moves;
 mod paused;
+mod snapshots;
 mod start;
 mod sweep;
 

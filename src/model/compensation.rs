@@ -48,6 +48,8 @@ pub enum Compensation {
     /// The task was moving a guest from these disks to their copies, and paused it for that unless it was: the rows follow
     /// where the guest is, disk by disk, and it runs on.
     FinishMove { vm: VmId, disks: Vec<DiskMove>, paused: bool },
+    /// Take the mark from the directory of a storlink that the task was making.
+    Unmark { link: String, storlink: uuid::Uuid },
 }
 
 /// A volume that was put over a disk for the time of a task.
@@ -94,7 +96,8 @@ impl Compensation {
             | Self::MergeDown { .. }
             | Self::PullUp { .. }
             | Self::StopMirror { .. }
-            | Self::FinishMove { .. } => None,
+            | Self::FinishMove { .. }
+            | Self::Unmark { .. } => None,
         }
     }
 }

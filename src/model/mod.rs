@@ -49,7 +49,7 @@ pub use text::{Name, Secret, forbidden, is_noncharacter, is_xml_char};
 pub use units::MiB;
 pub use vm::{Seen, Vm};
 pub use volume::{Format, Layer, LayerFacts, VolumeFacts, VolumeName, VolumeSource};
-pub use volume_file::{FileKind, FileName, MadeName, Mark, PROBE_PREFIX, VolumeFile, VolumeFiles};
+pub use volume_file::{FileKind, FileName, MARKER_PREFIX, MadeName, Mark, PROBE_PREFIX, VolumeFile, VolumeFiles};
 
 /// Declares an enum whose words are stored and sent: `Debian = "DEBIAN"`.
 macro_rules! words {

@@ -36,6 +36,8 @@ pub struct Storlink {
     pub usage: Usage,
     pub desc: String,
     pub shared: bool,
+    /// Its directory carries its mark; one that does not is another one, perhaps a mount point without its mount.
+    pub marked: bool,
 }
 
 /// How large a storlink is and how much of it is free.

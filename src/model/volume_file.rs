@@ -102,6 +102,9 @@ pub struct MadeName<'a> {
 /// How the names of files begin that are made to try something.
 pub const PROBE_PREFIX: &str = ".pengx-probe-";
 
+/// How the name of the file begins that marks a directory as a storlink's, before the storlink's uuid.
+pub const MARKER_PREFIX: &str = ".pengx-storlink-";
+
 impl<'a> MadeName<'a> {
     /// `None`: no name of ours.
     pub fn parse(name: &'a str) -> Option<Self> {

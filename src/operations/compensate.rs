@@ -2,12 +2,12 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hypervisor::Start;
-use crate::model::{Compensation, DomainSpec, StorlinkId, Vm, VmId};
+use crate::model::{Compensation, DomainSpec, StorlinkId, StorlinkLevel, StorlinkType, Vm, VmId};
 use crate::storage::VolumeDriver;
 use crate::store::{disks, vms};
 
 use super::domain::Machine;
-use super::{Core, chain, guard, iso, mirror, snapshot};
+use super::{Core, chain, guard, iso, mirror, snapshot, storlink};
 
 pub(super) fn apply(core: &Core, compensation: &Compensation) -> Result<()> {
     match compensation {
@@ -54,6 +54,7 @@ pub(super) fn apply(core: &Core, compensation: &Compensation) -> Result<()> {
         Compensation::PullUp { vm, top, base } => snapshot::pull_up(core, *vm, *top, *base),
         Compensation::StopMirror { vm, order } => if_active(core, *vm, || core.hypervisor.abort_block_job(*vm, *order)),
         Compensation::FinishMove { vm, disks, paused } => mirror::finish(core, *vm, disks, *paused),
+        Compensation::Unmark { link, storlink } => unmark(core, link, *storlink),
     }
 }
 
@@ -95,6 +96,15 @@ fn as_rows_say(core: &Core, vm: VmId, undo: impl FnOnce(&DomainSpec) -> Result<(
         Err(gone) if is_gone(&gone) => Ok(()),
         Err(other) => Err(other),
     })
+}
+
+/// A directory that is gone has no mark.
+fn unmark(core: &Core, link: &str, storlink: uuid::Uuid) -> Result<()> {
+    let place = storlink::draft(core, storlink, link, StorlinkType::Local, StorlinkLevel::File);
+    match (core.volumes)(&place)?.unmark() {
+        Err(gone) if matches!(gone.kind(), ErrorKind::Refused { .. }) => Ok(()),
+        done => done,
+    }
 }
 
 fn driver(core: &Core, id: StorlinkId) -> Result<Box<dyn VolumeDriver>> {

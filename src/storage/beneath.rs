@@ -5,6 +5,7 @@
 //! Everything here may block for ever on a dead mount: call it within a deadline.
 
 mod entries;
+mod marker;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::beneath::Dir;
 use super::header::{self, HeaderError, MAX_VIRTUAL_BYTES};
 use super::image::{self, Image};
+use super::marks::Marker;
 use super::patience::within;
 use super::{Content, Control, DriverInfo, FileDigest, MAX_FILES, MAX_ISOS, NewVolume, VolumeDriver};
 use crate::error::{Error, ErrorKind, Result};
@@ -40,18 +41,25 @@ pub struct DirDriver {
     runner: Arc<dyn Runner>,
     /// Whose files it makes.
     site: Option<Uuid>,
+    marker: Option<Marker>,
 }
 
 impl DirDriver {
     /// Touches no storage.
     pub fn open(link: &Path, runner: Arc<dyn Runner>) -> Self {
-        Self { link: link.to_owned(), runner, site: None }
+        Self { link: link.to_owned(), runner, site: None, marker: None }
     }
 
     /// Marks what it makes.
     #[must_use]
     pub fn of_site(self, site: Uuid) -> Self {
         Self { site: Some(site), ..self }
+    }
+
+    /// Tells its directory from others.
+    #[must_use]
+    pub fn marked(self, marker: Marker) -> Self {
+        Self { marker: Some(marker), ..self }
     }
 
     fn beneath<T: Send + 'static>(&self, work: impl FnOnce(&Dir) -> Result<T> + Send + 'static) -> Result<T> {
@@ -64,7 +72,14 @@ impl DirDriver {
         work: impl FnOnce(&Dir) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (path, site) = (self.link.clone(), self.site);
-        within(patience, &self.link, move || work(&Dir::open(&path)?.of_site(site)))
+        let required = self.marker.clone().filter(|marker| marker.required);
+        within(patience, &self.link, move || {
+            let dir = Dir::open(&path)?.of_site(site);
+            if let Some(marker) = required {
+                dir.must_be(&marker.storlink, marker.uuid)?;
+            }
+            work(&dir)
+        })
     }
 
     /// The chain that is read, before anything is made: a header that leads elsewhere is refused here.
@@ -210,6 +225,16 @@ impl VolumeDriver for DirDriver {
         })
     }
 
+    fn mark(&self) -> Result<()> {
+        let uuid = self.marker.as_ref().map(|marker| marker.uuid);
+        beneath(&self.link, move |dir| uuid.map_or(Ok(()), |uuid| dir.mark_as(uuid)))
+    }
+
+    fn unmark(&self) -> Result<()> {
+        let uuid = self.marker.as_ref().map(|marker| marker.uuid);
+        beneath(&self.link, move |dir| uuid.map_or(Ok(()), |uuid| dir.unmark_as(uuid)))
+    }
+
     fn usage(&self) -> Result<Usage> {
         self.beneath(Dir::usage)
     }
@@ -323,7 +348,7 @@ impl VolumeDriver for DirDriver {
     }
 
     fn write_text(&self, name: &VolumeName, text: &[u8]) -> Result<()> {
-        bytes::write(&self.link, name, text)
+        self.put(name, text)
     }
 
     fn read_text(&self, name: &VolumeName) -> Result<Vec<u8>> {

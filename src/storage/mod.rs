@@ -5,7 +5,7 @@ mod beneath;
 pub mod dir;
 pub mod header;
 pub mod image;
-mod marks;
+pub mod marks;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +30,12 @@ pub trait VolumeDriver: Send + Sync {
 
     /// The link exists and is usable; else the error says what is wrong with it.
     fn check(&self) -> Result<()>;
+
+    /// Marks the place as this storlink's, so that it is told from another one under the same path; again is success.
+    fn mark(&self) -> Result<()>;
+
+    /// Takes this storlink's mark from the place; none is success.
+    fn unmark(&self) -> Result<()>;
 
     /// Read now, never cached.
     fn usage(&self) -> Result<Usage>;
@@ -206,7 +212,8 @@ fn directory(storlink: &Storlink, runner: Arc<dyn Runner>) -> Result<dir::DirDri
     use StorlinkType::{FibreChannel, Iscsi, Local, Nfs};
     match (storlink.level, storlink.kind) {
         (StorlinkLevel::File, Local | Nfs | FibreChannel | Iscsi) => {
-            Ok(dir::DirDriver::open(Path::new(&storlink.link), runner))
+            let marker = marks::Marker::new(&storlink.name, storlink.uuid, storlink.marked);
+            Ok(dir::DirDriver::open(Path::new(&storlink.link), runner).marked(marker))
         }
         (level, kind) => Err(Error::new(ErrorKind::Unsupported {
             what: format!("hold volumes; use type LO, NFS, FC or ISC with level {}", StorlinkLevel::File),

@@ -10,7 +10,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use super::THE_DATABASE;
 use super::conn::{self, Conn, Db};
 use super::url::Place;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
@@ -50,7 +50,13 @@ pub(super) fn compare(place: &Place) -> Result<()> {
     let ours: Vec<Box<dyn Migration<diesel::sqlite::Sqlite>>> = SQLITE.migrations().map_err(failed)?;
     let ours: BTreeSet<String> = ours.iter().map(|m| m.name().version().to_string()).collect();
     let versions = __diesel_schema_migrations::table.select(__diesel_schema_migrations::version);
-    let applied: Vec<String> = versions.load(&mut Conn::open(place)?.0)?;
+    let mut conn = Conn::open(place)?;
+    let applied: Vec<String> = match versions.load(&mut conn.0).map_err(Error::from) {
+        Err(none) if *none.kind() == ErrorKind::Internal => {
+            return Err(Error::refused(THE_DATABASE, "it has no tables of pengx").caused_by(none));
+        }
+        loaded => loaded?,
+    };
     let (missing, newer) = (ours.iter().find(|v| !applied.contains(v)), applied.iter().find(|v| !ours.contains(*v)));
     match (newer, missing) {
         (Some(newer), _) => Err(is_newer(newer)),

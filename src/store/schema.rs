@@ -27,6 +27,7 @@ diesel::table! {
         free -> BigInt,
         description -> Text,
         shared -> Bool,
+        marked -> Bool,
     }
 }
 

@@ -35,6 +35,7 @@ struct StorlinkRow {
     free: i64,
     description: String,
     shared: bool,
+    marked: bool,
 }
 
 impl StorlinkRow {
@@ -50,6 +51,7 @@ impl StorlinkRow {
             usage: Usage { size: mib("storlinks.size", self.size)?, free: mib("storlinks.free", self.free)? },
             desc: self.description,
             shared: self.shared,
+            marked: self.marked,
         })
     }
 }
@@ -104,7 +106,14 @@ pub fn set_usage(c: &mut Conn, id: StorlinkId, usage: Usage) -> Result<()> {
     hit(rows, "storlink", id)
 }
 
-/// All of its row but how full it is, which [`set_usage`] keeps, and its number, uuid and PM, which stay for ever.
+/// From now on its directory is used only if it carries the mark.
+pub fn set_marked(c: &mut Conn, id: StorlinkId) -> Result<()> {
+    let rows = diesel::update(storlinks::table.find(id.0)).set(storlinks::marked.eq(true)).execute(&mut c.0)?;
+    hit(rows, "storlink", id)
+}
+
+/// All of its row but how full it is, which [`set_usage`] keeps, and its number, uuid and PM, which stay for ever; and its
+/// mark, which [`set_marked`] notes.
 ///
 /// # Errors
 /// `Exists` if the PM has another one of this name.

@@ -9,7 +9,7 @@ const NOBODY: &str = "0f6a9c1e-0000-4000-8000-00000000ffff";
 
 /// A URI that matches the pattern and names nothing that there is.
 fn uri(pattern: &str) -> String {
-    let mut uri = pattern.replace(":id", "4711").replace(":nic", "4711");
+    let mut uri = pattern.replace(":id", "4711").replace(":nic", "4711").replace(":name", "a.qcow2");
     for name in [":vm", ":pm", ":gvm", ":snap", ":bak", ":disk", ":task"] {
         uri = uri.replace(name, NOBODY);
     }

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use pengx::error::{Error, ErrorKind, Result};
 use pengx::hypervisor::{DomainType, FakeHypervisor, Hypervisor, LibvirtHypervisor, LibvirtOptions, Start};
 use pengx::model::{
-    CacheMode, DiskId, DiskSpec, DomainSpec, DomainStatus, Format, Mac, MiB, NicLink, NicSpec, PowerState, Secret,
-    VmId, VolumeSource,
+    CacheMode, DefinedDisk, DiskId, DiskSpec, DomainSpec, DomainStatus, Format, Mac, MiB, NicLink, NicSpec, PowerState,
+    Secret, VmId, VolumeSource,
 };
 use uuid::Uuid;
 
@@ -211,6 +211,7 @@ macro_rules! laws {
 laws! {
     what_is_defined_is_off_and_listed,
     a_definition_is_replaced_and_a_running_domain_not_touched,
+    what_is_defined_is_told_with_every_file,
     undefine_refuses_what_runs_and_may_be_repeated,
     power_goes_through_its_states,
     destroy_may_be_repeated,
@@ -260,6 +261,32 @@ fn what_is_defined_is_off_and_listed(bench: &Bench) {
     let off = DomainStatus { id: vm.id, state: PowerState::Shutdown, vnc: None };
     assert_eq!(vm.status(), off);
     assert!(bench.hypervisor.domains().unwrap().contains(&off));
+}
+
+fn what_is_defined_is_told_with_every_file(bench: &Bench) {
+    let (first, second, other) = (bench.disk(), bench.disk(), bench.disk());
+    let mut spec = spec(&[first.clone(), second.clone()]);
+    spec.nics = vec![nic(2, NicLink::User), nic(1, NicLink::User)];
+    let vm = bench.vm_with(&spec);
+    let told = bench.hypervisor.defined(vm.id).unwrap().unwrap();
+    assert_eq!(told.name, format!("pengx-{}", vm.id));
+    assert_eq!((told.vcpus, told.memory, told.max_memory), (spec.vcpus, spec.memory, spec.max_memory));
+    let format = spec.disks[0].format.word();
+    let disk =
+        |order, file: &PathBuf| DefinedDisk { order: Some(order), file: Some(file.clone()), format: format.to_owned() };
+    assert_eq!(told.disks, [disk(0, &first), disk(1, &second)]);
+    let mut macs = vec![spec.nics[0].mac, spec.nics[1].mac];
+    macs.sort();
+    assert_eq!(told.macs, macs);
+    assert_eq!(told.files, [first.clone(), second.clone()].into());
+    // What runs stays in use, whatever is defined meanwhile.
+    vm.start(Start::Paused);
+    spec.disks[0].source = VolumeSource::File(other.clone());
+    spec.disks.truncate(1);
+    bench.hypervisor.define(&spec).unwrap();
+    let told = bench.hypervisor.defined(vm.id).unwrap().unwrap();
+    assert_eq!((told.disks, told.files), (vec![disk(0, &other)], [first, second, other].into()));
+    assert_eq!(bench.hypervisor.defined(VmId(Uuid::new_v4())).unwrap(), None);
 }
 
 fn a_definition_is_replaced_and_a_running_domain_not_touched(bench: &Bench) {

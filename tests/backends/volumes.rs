@@ -2,6 +2,7 @@
 
 mod bytes;
 mod faults;
+mod files;
 mod isos;
 mod overlays;
 
@@ -352,6 +353,7 @@ fn drivers_are_chosen_by_type_and_level() {
         usage: Usage::default(),
         desc: String::new(),
         shared: false,
+        marked: false,
     };
     for kind in StorlinkType::ALL {
         for level in StorlinkLevel::ALL {

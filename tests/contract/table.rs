@@ -87,6 +87,8 @@ const CHOICES: &[(&str, Option<u8>)] = &[
     ("GET /tasks/:task/", None),
     ("DELETE /tasks/:task/", None),
     ("GET /storlinks/:id/isos/", None),
+    ("GET /storlinks/:id/volumes/", None),
+    ("DELETE /storlinks/:id/volumes/:name/", None),
     ("POST /templates/:gvm/start/", None),
     ("POST /templates/:gvm/shutdown/", None),
     ("POST /templates/:gvm/poweroff/", None),
@@ -94,6 +96,8 @@ const CHOICES: &[(&str, Option<u8>)] = &[
     ("GET /backups/", Some(42)),
     ("POST /vms/:vm/backups/:bak/verify/", None),
     ("POST /vms/:vm/backups/:bak/prove/", None),
+    ("GET /storlinks/:id/volumes/", None),
+    ("DELETE /storlinks/:id/volumes/:name/", None),
 ];
 
 /// Every endpoint of the hand-written table with its row.
@@ -116,7 +120,7 @@ pub(super) fn methods() -> BTreeMap<String, Vec<&'static str>> {
 
 /// A URI that matches the pattern and names nothing that there is.
 pub(super) fn uri(pattern: &str) -> String {
-    let mut uri = pattern.replace(":id", "4711").replace(":nic", "4711");
+    let mut uri = pattern.replace(":id", "4711").replace(":nic", "4711").replace(":name", "a.qcow2");
     for name in [":vm", ":pm", ":gvm", ":snap", ":bak", ":disk", ":task"] {
         uri = uri.replace(name, super::NOBODY);
     }

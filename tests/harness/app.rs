@@ -1,7 +1,7 @@
 //! A whole pengx in this process: a database and storlinks of its own, any hypervisor, and a way to break it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use pengx::operations::storlink::CreateStorlink;
 use pengx::operations::template::AddTemplate;
 use pengx::operations::vm::CreateVm;
 use pengx::operations::{Core, Operation, Parts, Settings, pm};
-use pengx::storage::{Control, DriverInfo, FileDigest, NewVolume, VolumeDriver};
+use pengx::storage::{Content, Control, DriverInfo, FileDigest, NewVolume, VolumeDriver};
 use pengx::store::Store;
 use pengx::tasks::{Fate, Point, Probe, TaskSettings};
 use rustix::process::{Signal, getpid, kill_process};
@@ -38,6 +38,8 @@ pub struct Site {
     pub root: PathBuf,
     ids: Arc<dyn Ids>,
     clock: Arc<dyn Clock>,
+    /// Seconds that the clock of its servers is ahead.
+    pub ahead: Arc<AtomicI64>,
 }
 
 /// A site and the server that runs on it now.
@@ -57,6 +59,7 @@ impl Site {
     pub fn on(hypervisor: Arc<dyn Hypervisor>, fake: FakeHypervisor) -> Self {
         let dir = tempfile::Builder::new().prefix("px").tempdir().unwrap();
         std::fs::create_dir(dir.path().join("store")).unwrap();
+        let ahead = Arc::<AtomicI64>::default();
         let settings = Settings {
             bridges: [("xenbr0".to_owned(), NicLink::User), ("xenbr1".to_owned(), NicLink::User)].into(),
             shutdown_timeout: Duration::from_millis(600),
@@ -81,7 +84,8 @@ impl Site {
             host: 0xB105_F00D,
             root: PathBuf::from("/"),
             ids: Arc::new(RandomIds),
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(ShiftedClock(ahead.clone())),
+            ahead,
         }
     }
 
@@ -116,16 +120,10 @@ impl Site {
         }
     }
 
-    /// Starts a server here.
-    pub fn start(self) -> App {
-        self.start_with(Arc::default())
-    }
-
-    pub fn start_with(self, fuse: Arc<Fuse>) -> App {
-        let store = Store::open(&self.database_url).unwrap();
-        store.migrate().unwrap();
+    /// As a server here gets it.
+    pub fn parts(&self, store: Store, probe: Arc<dyn Probe>) -> Parts {
         let (faults, site) = (self.storage.clone(), store.clone());
-        let core = Core::start(Parts {
+        Parts {
             store,
             hypervisor: self.hypervisor.clone(),
             volumes: Arc::new(move |storlink| {
@@ -134,11 +132,22 @@ impl Site {
             }),
             clock: self.clock.clone(),
             ids: self.ids.clone(),
-            probe: fuse.clone(),
+            probe,
             pm: self.pm(),
             host: pengx::host::Host::below(&self.root),
             settings: self.settings.clone(),
-        });
+        }
+    }
+
+    /// Starts a server here.
+    pub fn start(self) -> App {
+        self.start_with(Arc::default())
+    }
+
+    pub fn start_with(self, fuse: Arc<Fuse>) -> App {
+        let store = Store::open(&self.database_url).unwrap();
+        store.migrate().unwrap();
+        let core = Core::start(self.parts(store, fuse.clone()));
         pm::register(&core).unwrap();
         App { site: self, core, fuse }
     }
@@ -217,6 +226,44 @@ impl App {
         assert_at_rest(&self.store());
     }
 
+    /// The driver of a storlink, past the core and its faults.
+    pub fn driver(&self, storlink: StorlinkId) -> Box<dyn VolumeDriver> {
+        let row = self.store().read(|c| pengx::store::storlinks::find(c, storlink)).unwrap().unwrap();
+        pengx::storage::open_for(SITE, &row, Arc::new(SystemRunner)).unwrap()
+    }
+
+    /// A volume of 1 MiB that this site has made and that nobody owns.
+    pub fn orphan(&self, storlink: StorlinkId, format: Format) -> VolumeName {
+        let volume = VolumeName::new(DiskId(RandomIds.uuid()), format);
+        let make = NewVolume { format, size: MiB(1), content: Content::Zeros };
+        let control = Control { cancel: &AtomicBool::new(false), progress: &|_| {} };
+        self.driver(storlink).create(&volume, &make, &control).unwrap();
+        volume
+    }
+
+    /// What a task of another host, which is over, still has to do: this host leaves it alone. It looks like the last task.
+    pub fn pending_elsewhere(&self, entry: &Compensation) -> TaskId {
+        use pengx::store::{journal, pms, tasks};
+        let pm = Pm { id: PmId(uuid::Uuid::from_u128(0x0ddb)), name: "host9".to_owned(), ..self.site.pm() };
+        let store = self.store();
+        let mut row = store.read(|c| tasks::recent(c, 1)).unwrap().remove(0);
+        (row.id, row.pm) = (TaskId(RandomIds.ordered_uuid()), pm.id);
+        let done = store.note_tx(|tx| {
+            pms::save(tx, &pm)?;
+            tasks::insert(tx, &row)?;
+            journal::push(tx, row.id, 0, journal::Direction::Forward, entry)
+        });
+        done.unwrap();
+        row.id
+    }
+
+    /// From now on what was quiet until now is past its quarantine.
+    pub fn wait_out_quarantine(&self) {
+        let quarantine = i64::try_from(self.site.settings.orphan_quarantine.as_secs()).unwrap();
+        self.site.ahead.fetch_add(quarantine + 60, Ordering::SeqCst);
+        pm::heartbeat(&self.core).unwrap();
+    }
+
     /// A second handle to the database.
     pub fn store(&self) -> Store {
         let store = Store::open(&self.site.database_url).unwrap();
@@ -227,12 +274,13 @@ impl App {
 
 /// See [`App::assert_at_rest`]; for the database of any server.
 pub fn assert_at_rest(store: &Store) {
-    wait_until("tasks, locks and journal are empty", || {
+    wait_until("tasks, locks, reservations and journal are empty", || {
         store.read(|c| {
             let locks = pengx::store::locks::all(c)?;
             let journal = pengx::store::journal::all(c)?;
+            let reserved = pengx::store::reservations::all(c)?;
             let open = pengx::store::tasks::recent(c, 10_000)?.iter().filter(|t| !t.state.is_over()).count();
-            Ok(locks.is_empty() && journal.is_empty() && open == 0)
+            Ok(locks.is_empty() && journal.is_empty() && reserved.is_empty() && open == 0)
         })
     });
 }
@@ -290,6 +338,7 @@ pub struct Fuse {
     names: Mutex<Vec<&'static str>>,
     /// What else happens at a point, once.
     also: Mutex<Option<(usize, Also)>>,
+    watch: Mutex<Option<Box<dyn FnMut() -> Fate + Send>>>,
 }
 
 type Also = Box<dyn FnOnce() + Send>;
@@ -304,6 +353,11 @@ impl Fuse {
         Arc::new(Self { plan: Mutex::new(plan.to_vec()), ..Self::default() })
     }
 
+    /// From now on this decides at every point, too.
+    pub fn watch(&self, watch: impl FnMut() -> Fate + Send + 'static) {
+        *self.watch.lock().unwrap() = Some(Box::new(watch));
+    }
+
     /// Starts counting again, with another plan.
     pub fn arm(&self, plan: &[(usize, Fate)]) {
         *self.plan.lock().unwrap() = plan.to_vec();
@@ -311,6 +365,7 @@ impl Fuse {
         self.blown.store(false, Ordering::SeqCst);
         self.names.lock().unwrap().clear();
         *self.also.lock().unwrap() = None;
+        *self.watch.lock().unwrap() = None;
     }
 
     /// The points passed since it was armed.
@@ -331,7 +386,8 @@ impl Probe for Fuse {
         if let Some((_, happens)) = also {
             happens();
         }
-        let fate = self.plan.lock().unwrap().iter().find(|(at, _)| *at == n).map_or(Fate::Go, |(_, fate)| *fate);
+        let watched = self.watch.lock().unwrap().as_mut().map_or(Fate::Go, |watch| watch());
+        let fate = self.plan.lock().unwrap().iter().find(|(at, _)| *at == n).map_or(watched, |(_, fate)| *fate);
         if fate == Fate::Die && self.for_real.load(Ordering::SeqCst) {
             kill_process(getpid(), Signal::KILL).unwrap();
         }
@@ -349,9 +405,16 @@ pub struct StorageFaults {
     fail_at: AtomicUsize,
     after: AtomicBool,
     no_isos: AtomicBool,
+    silent: AtomicBool,
+    while_copying: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl StorageFaults {
+    /// Once, in the middle of the next copying of a disk, this happens.
+    pub fn while_copying(&self, happens: impl FnOnce() + Send + 'static) {
+        *self.while_copying.lock().unwrap() = Some(Box::new(happens));
+    }
+
     /// 0 disarms; 1 is the next effect. `after`: it happens, and its answer is lost.
     pub fn fail_effect(&self, n: usize, after: bool) {
         self.effects.store(0, Ordering::SeqCst);
@@ -362,6 +425,15 @@ impl StorageFaults {
     /// Whether whoever asks for ISO images hears nothing.
     pub fn hide_isos(&self, hide: bool) {
         self.no_isos.store(hide, Ordering::SeqCst);
+    }
+
+    /// Whether whoever looks at a storlink hears nothing, as from a dead mount.
+    pub fn silence(&self, silent: bool) {
+        self.silent.store(silent, Ordering::SeqCst);
+    }
+
+    fn look<T>(&self, ask: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.silent.load(Ordering::SeqCst) { Err(Error::unavailable("the storage at /nfs")) } else { ask() }
     }
 
     fn isos<T>(&self, ask: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -396,11 +468,26 @@ impl VolumeDriver for FaultyDriver {
     fn check(&self) -> Result<()> {
         self.driver.check()
     }
+    fn mark(&self) -> Result<()> {
+        self.faults.effect(|| self.driver.mark())
+    }
+    fn unmark(&self) -> Result<()> {
+        self.faults.effect(|| self.driver.unmark())
+    }
     fn usage(&self) -> Result<Usage> {
-        self.driver.usage()
+        self.faults.look(|| self.driver.usage())
     }
     fn create(&self, volume: &VolumeName, make: &NewVolume, control: &Control<'_>) -> Result<()> {
-        self.faults.effect(|| self.driver.create(volume, make, control))
+        let progress = |percent| {
+            (control.progress)(percent);
+            // Its tool goes on meanwhile.
+            if percent > 0 && !matches!(make.content, Content::Zeros | Content::Overlay(_)) {
+                let happens = self.faults.while_copying.lock().unwrap().take();
+                happens.into_iter().for_each(|happens| happens());
+            }
+        };
+        self.faults
+            .effect(|| self.driver.create(volume, make, &Control { cancel: control.cancel, progress: &progress }))
     }
     fn remove(&self, volume: &VolumeName) -> Result<()> {
         self.faults.effect(|| self.driver.remove(volume))
@@ -421,10 +508,10 @@ impl VolumeDriver for FaultyDriver {
         self.driver.probe(volume, declared)
     }
     fn layer(&self, volume: &VolumeName, format: Format) -> Result<LayerFacts> {
-        self.driver.layer(volume, format)
+        self.faults.look(|| self.driver.layer(volume, format))
     }
     fn is_cut_short(&self, volume: &VolumeName, format: Format) -> Result<bool> {
-        self.driver.is_cut_short(volume, format)
+        self.faults.look(|| self.driver.is_cut_short(volume, format))
     }
     fn commit(&self, overlay: &VolumeName, below: &[Layer], control: &Control<'_>) -> Result<()> {
         self.faults.effect(|| self.driver.commit(overlay, below, control))
@@ -466,13 +553,13 @@ impl VolumeDriver for FaultyDriver {
         self.faults.isos(|| self.driver.iso(name))
     }
     fn files(&self) -> Result<VolumeFiles> {
-        self.driver.files()
+        self.faults.look(|| self.driver.files())
     }
     fn file(&self, name: &FileName) -> Result<Option<VolumeFile>> {
-        self.driver.file(name)
+        self.faults.look(|| self.driver.file(name))
     }
     fn reader_of(&self, name: &FileName) -> Result<Option<String>> {
-        self.driver.reader_of(name)
+        self.faults.look(|| self.driver.reader_of(name))
     }
     fn discard(&self, file: &VolumeFile) -> Result<()> {
         self.faults.effect(|| self.driver.discard(file))
@@ -491,6 +578,15 @@ impl Ids for CountedIds {
     }
     fn ordered_uuid(&self) -> uuid::Uuid {
         self.uuid()
+    }
+}
+
+/// The time of day, and so many seconds more.
+pub struct ShiftedClock(Arc<AtomicI64>);
+
+impl Clock for ShiftedClock {
+    fn now(&self) -> chrono::NaiveDateTime {
+        SystemClock.now() + chrono::TimeDelta::seconds(self.0.load(Ordering::SeqCst))
     }
 }
 

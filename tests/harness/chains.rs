@@ -47,7 +47,7 @@ impl App {
 
     /// All that a guest sees of a disk, as a raw file.
     pub fn flat(&self, disk: &Disk, to: &Path) {
-        qemu_img(&["convert", "-f", disk.format.word(), "-O", "raw", text(&self.path(disk)), text(to)]);
+        qemu_img(&["convert", "-U", "-f", disk.format.word(), "-O", "raw", text(&self.path(disk)), text(to)]);
     }
 
     /// A snapshot of a VM that is off: its disks are frozen, and it goes on from empty overlays beside them.
@@ -87,9 +87,9 @@ pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// To the byte; what is longer is zeros.
+/// To the byte; what is longer is zeros. A guest may hold one that it does not write to.
 pub fn assert_same(a: (&Path, Format), b: (&Path, Format)) {
-    qemu_img(&["compare", "-q", "-f", a.1.word(), "-F", b.1.word(), text(a.0), text(b.0)]);
+    qemu_img(&["compare", "-U", "-q", "-f", a.1.word(), "-F", b.1.word(), text(a.0), text(b.0)]);
 }
 
 /// In bytes.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pengx::exec::SystemRunner;
+use pengx::hypervisor::FakeHypervisor;
 use pengx::model::*;
 use pengx::store::{disks, snapshots, storlinks, templates, vms};
 
@@ -41,8 +42,8 @@ pub fn write(app: &App, vm: VmId, order: u32, block: usize, byte: u8) {
 }
 
 /// As [`write()`], into the image that the guest has open, whatever the rows say.
-pub fn write_running(app: &App, vm: VmId, order: u32, block: usize, byte: u8) {
-    let running = app.site.fake.running(vm).unwrap();
+pub fn write_running(fake: &FakeHypervisor, vm: VmId, order: u32, block: usize, byte: u8) {
+    let running = fake.running(vm).unwrap();
     let disk = running.disks.iter().find(|disk| disk.order == order).unwrap();
     let VolumeSource::File(file) = &disk.source;
     write_to(file, disk.format, block, byte);
@@ -81,7 +82,8 @@ pub fn assert_whole(app: &App) {
     }
 }
 
-/// Rows, headers, files and domains agree about every image of all VMs, and there is no other file but those of templates.
+/// Rows, headers, files and domains agree about every image of all VMs, and there is no other file but those of templates and
+/// discs.
 /// The images of the VMs that are qcow2.
 pub fn assert_agreed(app: &App) -> Vec<PathBuf> {
     let (all, templates, storlinks) = app
@@ -106,7 +108,8 @@ pub fn assert_agreed(app: &App) -> Vec<PathBuf> {
         .unwrap();
     let mut files = BTreeSet::new();
     for storlink in &storlinks {
-        files.extend(std::fs::read_dir(&storlink.link).unwrap().map(|entry| entry.unwrap().path()));
+        let entries = std::fs::read_dir(&storlink.link).unwrap().map(|entry| entry.unwrap().path());
+        files.extend(entries.filter(|file| file.extension().is_none_or(|kind| kind != "iso")));
     }
     let rows = all.iter().flat_map(|(_, disks)| disks).chain(&templates);
     let rows: BTreeSet<_> = rows.map(|disk| path(app, disk)).collect();
@@ -131,11 +134,16 @@ pub fn assert_agreed(app: &App) -> Vec<PathBuf> {
             chains.sort_by_key(|(order, _)| *order);
             chains
         };
-        let fake = &app.site.fake;
-        let defined = fake.definitions().into_iter().find(|spec| spec.id == vm.id);
-        assert_eq!(defined.map(|spec| of_domain(&spec)), Some(chains.clone()), "the definition of {}", vm.name);
-        if let Some(running) = fake.running(vm.id) {
-            assert_eq!(of_domain(&running), chains, "what runs of {}", vm.name);
+        let hypervisor = &app.site.hypervisor;
+        if hypervisor.kind() == "fake" {
+            let defined = app.site.fake.definitions().into_iter().find(|spec| spec.id == vm.id);
+            assert_eq!(defined.map(|spec| of_domain(&spec)), Some(chains.clone()), "the definition of {}", vm.name);
+        }
+        if hypervisor.domain(vm.id).unwrap().is_some_and(|domain| domain.state.is_active()) {
+            for (order, chain) in chains {
+                let images: Vec<VolumeSource> = chain.into_iter().map(|layer: Layer| layer.source).collect();
+                assert_eq!(hypervisor.chain(vm.id, order).unwrap(), images, "what runs of {}", vm.name);
+            }
         }
     }
     let disks = all.iter().flat_map(|(_, disks)| disks);

@@ -70,6 +70,12 @@ impl Libvirtd {
         assert!(output.status.success(), "virsh {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
+
+    /// Lets a block job go as fast as it can, if there is one.
+    pub(crate) fn let_go(&self, domain: &str, disk: &str) {
+        let args = ["-q", "-c", &self.uri, "blockjob", domain, disk, "--bandwidth", "0"];
+        Command::new("virsh").args(args).output().expect("virsh");
+    }
 }
 
 const PREFIX: &str = "pengx-lv-";

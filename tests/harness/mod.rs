@@ -10,4 +10,5 @@ pub mod images;
 pub mod libvirt;
 pub mod postgres;
 pub mod server;
+pub mod whole;
 pub mod world;

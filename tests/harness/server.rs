@@ -50,6 +50,12 @@ impl Place {
         self.dir.path().join("pengx.toml")
     }
 
+    /// Another line for the top of the configuration file, for servers that are started from now on.
+    pub fn set(&self, line: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        std::fs::write(self.config(), format!("{line}\n{text}")).unwrap();
+    }
+
     /// Starts a server here and waits until it listens.
     pub fn serve(&self) -> Program {
         self.serve_by(program(&[]))
@@ -95,8 +101,13 @@ impl Place {
 
     /// For a start that is refused: its whole output.
     pub fn try_serve(&self, args: &[&str]) -> Output {
+        self.run("serve", args)
+    }
+
+    /// A command that ends by itself.
+    pub fn run(&self, command: &str, args: &[&str]) -> Output {
         let config = self.config();
-        let all = [&["serve", "--config", config.to_str().unwrap()], args].concat();
+        let all = [&[command, "--config", config.to_str().unwrap()], args].concat();
         let mut child = program(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         wait_until("the program ends", || Ok(child.try_wait().unwrap().is_some()));
         child.wait_with_output().unwrap()

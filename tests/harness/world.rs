@@ -14,6 +14,8 @@ use super::app::App;
 pub struct World {
     /// Name and a hash of the content.
     pub files: BTreeMap<String, u64>,
+    /// The marks of storlinks on their directory.
+    pub marks: Vec<String>,
     pub domains: Vec<String>,
     /// What the running ones have now, in whatever order it was plugged in.
     pub running: Vec<String>,
@@ -75,7 +77,8 @@ impl World {
             })
             .unwrap();
         let authorized_keys = std::fs::read(app.site.settings.authorized_keys.as_ref().unwrap()).ok();
-        Self { files, domains, running, rows, authorized_keys, locks, journal }
+        let marks = marks(&app.site.store_dir());
+        Self { files, marks, domains, running, rows, authorized_keys, locks, journal }
     }
     /// vCPUs that were plugged in stay, and row and definition say so; all else is as it was.
     pub fn with_plugged_vcpus(&self) -> Self {
@@ -109,4 +112,16 @@ fn files(dir: &Path) -> BTreeMap<String, u64> {
         files.insert(entry.file_name().into_string().unwrap(), hash.finish());
     }
     files
+}
+
+/// The marks of storlinks that a directory carries as attributes.
+pub fn marks(dir: &std::path::Path) -> Vec<String> {
+    let mut names = vec![0; 64 << 10];
+    // Of a directory that is away, none.
+    let Ok(length) = rustix::fs::listxattr(dir, &mut names[..]) else { return Vec::new() };
+    let names = String::from_utf8(names[..length].to_vec()).unwrap();
+    let mut marks: Vec<String> =
+        names.split('\0').filter_map(|name| name.strip_prefix("user.pengx.storlink.")).map(str::to_owned).collect();
+    marks.sort();
+    marks
 }

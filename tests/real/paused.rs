@@ -44,7 +44,9 @@ impl Paused {
 
     /// A host for servers in this process.
     pub(super) fn site(self: Arc<Self>) -> Site {
-        Site::on(self, FakeHypervisor::new())
+        let mut site = Site::on(self, FakeHypervisor::new());
+        site.settings.orphan_quarantine = Duration::ZERO;
+        site
     }
 
     fn count(&self, detached: Result<()>) -> Result<()> {

@@ -1,7 +1,10 @@
 //! Operations on a real libvirt, failing and killed at every single point: afterwards the world is as it was, or the
 //! operation is finished.
 
+mod backups;
+mod copies;
 pub(super) mod scenarios;
+mod snapshots;
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -12,6 +15,7 @@ use std::time::Duration;
 
 use pengx::error::ErrorKind;
 use pengx::model::{Compensation, Format, PowerState, TaskKind, TaskState, Template, VmId};
+use pengx::operations::backup::DeleteBackup;
 use pengx::operations::template::{DeleteTemplate, PoweroffTemplate};
 use pengx::operations::vm::{DeleteVm, PoweroffVm};
 use pengx::store::{journal, locks, tasks, templates, vms};
@@ -59,6 +63,7 @@ impl Scene {
         let app = paused.clone().site().start();
         let storlink = app.storlink();
         app.template(storlink, Format::Qcow2);
+        app.second_storlink();
         std::fs::write(app.site.store_dir().join(DISC), "a disc").unwrap();
         app.assert_at_rest();
         let scene = Self { libvirtd, paused };
@@ -147,11 +152,13 @@ impl Scenario {
         let (succeeded, done) = (last.state == TaskState::Success, (self.done)(app, subject));
         let undone = after == *before
             || match last.kind {
-                // A power button that was pressed has been pressed.
-                TaskKind::TemplatePoweroff => done,
+                // A power button that was pressed has been pressed, and what is gone is gone.
+                TaskKind::TemplatePoweroff | TaskKind::VolumeDelete | TaskKind::SiteRepair => done,
                 // A reset that failed half way was started again.
                 TaskKind::VmReset => after.without_boot_times() == before.without_boot_times(),
                 TaskKind::VmUpdate => after == before.with_plugged_vcpus(),
+                // Of several disks some may have moved, and stay moved.
+                TaskKind::VmSmigrate => copies::is_whole(app, subject, before, &after),
                 _ => false,
             };
         assert!(
@@ -172,6 +179,9 @@ pub(super) fn clear(scene: &Scene, app: &App, bare: &Sight, case: &str) {
             assert!(matches!(error.kind(), ErrorKind::WrongState { .. }), "{case}: {error}");
         }
     };
+    for backup in app.store().read(pengx::store::backups::all).unwrap() {
+        app.run(DeleteBackup { vm: backup.vm, backup: backup.id }).unwrap();
+    }
     for listing in app.store().read(vms::listing).unwrap() {
         let vm = listing.vm.id;
         off(app.run(PoweroffVm { vm }));
@@ -195,9 +205,10 @@ fn sweep(
     mut app: App,
     bare: &Sight,
     how: &str,
+    scenarios: &[Scenario],
     round: impl Fn(App, usize, &Scenario, usize, Option<VmId>) -> (App, bool),
 ) -> App {
-    let (mut points, scenarios) = (0, scenarios::all());
+    let mut points = 0;
     for (which, scenario) in scenarios.iter().enumerate() {
         let mut kept = None;
         for n in 1.. {
@@ -220,22 +231,15 @@ fn sweep(
         }
     }
     println!("libvirt: {how} at {points} points of {} operations", scenarios.len());
-    assert!(points > 120);
+    assert!(points > 7 * scenarios.len());
     app
 }
 
 #[test]
 fn operations_on_libvirt_survive_a_failure_at_every_point() {
     let (scene, app, bare) = Scene::new("failing", FOR_NOTHING);
-    let app = sweep(&scene, app, &bare, "fails", |app, _, scenario, n, subject| {
-        app.fuse.arm(&[(n, Fate::Fail)]);
-        let outcome = (scenario.run)(&app, subject);
-        let failed = app.fuse.blown.load(Ordering::SeqCst);
-        app.fuse.arm(&[]);
-        if !failed {
-            outcome.unwrap();
-        }
-        (app, failed)
+    let app = sweep(&scene, app, &bare, "fails", &scenarios::all(), |app, _, scenario, n, subject| {
+        fail_at(app, scenario, n, subject)
     });
 
     let vm = scenarios::paused(&app);
@@ -246,20 +250,37 @@ fn operations_on_libvirt_survive_a_failure_at_every_point() {
     clear(&scene, &app, &bare, "the last");
 }
 
+fn fail_at(app: App, scenario: &Scenario, n: usize, subject: Option<VmId>) -> (App, bool) {
+    app.fuse.arm(&[(n, Fate::Fail)]);
+    let outcome = (scenario.run)(&app, subject);
+    let failed = app.fuse.blown.load(Ordering::SeqCst);
+    app.fuse.arm(&[]);
+    if !failed {
+        outcome.unwrap();
+    }
+    (app, failed)
+}
+
 /// What the victim, which is this very test in a process of its own, is told through its environment.
 const VICTIM: &str = "PENGX_TEST_VICTIM";
 
 #[test]
 fn operations_on_libvirt_survive_kill_9_at_every_point() {
+    let test = format!("{}::operations_on_libvirt_survive_kill_9_at_every_point", module_path!());
+    sweep_of_deaths(&test, "killing", &scenarios::all());
+}
+
+/// `test` is the one that calls this: it runs again as each victim.
+fn sweep_of_deaths(test: &str, name: &str, scenarios: &[Scenario]) {
     if let Ok(orders) = std::env::var(VICTIM) {
-        return die(&orders);
+        return die(&orders, scenarios);
     }
-    let (scene, app, bare) = Scene::new("killing", FOR_NOTHING);
-    sweep(&scene, app, &bare, "is killed", |app, which, scenario, n, subject| {
+    let (scene, app, bare) = Scene::new(name, FOR_NOTHING);
+    sweep(&scene, app, &bare, "is killed", scenarios, |app, which, scenario, n, subject| {
         app.core.stop(PATIENCE);
         let App { site, core, .. } = app;
         drop(core);
-        let killed = kill_at(&site, &scene.libvirtd.uri, which, n, subject);
+        let killed = kill_at(test, &site, &scene.libvirtd.uri, which, n, subject);
         let app = site.start();
         if !killed {
             assert!((scenario.done)(&app, subject), "{}: it is not done", scenario.name);
@@ -269,12 +290,11 @@ fn operations_on_libvirt_survive_kill_9_at_every_point() {
 }
 
 /// Lets a process of its own run the operation on this site; whether it was killed before it was done.
-fn kill_at(site: &Site, uri: &str, which: usize, n: usize, vm: Option<VmId>) -> bool {
+fn kill_at(test: &str, site: &Site, uri: &str, which: usize, n: usize, vm: Option<VmId>) -> bool {
     let vm = vm.map_or_else(|| "none".to_owned(), |vm| vm.to_string());
-    let test =
-        format!("{}::operations_on_libvirt_survive_kill_9_at_every_point", module_path!().split_once("::").unwrap().1);
+    let test = test.split_once("::").unwrap().1;
     let victim = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &test, "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .env(VICTIM, format!("{which} {n} {vm} {} {uri}", site.database_url))
         // What it leaves in temporary directories goes with the site.
         .env("TMPDIR", site.dir.path())
@@ -289,7 +309,7 @@ fn kill_at(site: &Site, uri: &str, which: usize, n: usize, vm: Option<VmId>) -> 
 }
 
 /// The victim's life.
-fn die(orders: &str) {
+fn die(orders: &str, scenarios: &[Scenario]) {
     let words: Vec<&str> = orders.split(' ').collect();
     let [which, n, vm, database_url, uri] = words[..] else { panic!("{orders}") };
     let mut site = patient(uri, FOR_NOTHING).site();
@@ -298,6 +318,6 @@ fn die(orders: &str) {
     fuse.for_real.store(true, Ordering::SeqCst);
     let app = site.start_with(fuse);
     app.fuse.arm(&[(n.parse().unwrap(), Fate::Die)]);
-    (scenarios::all()[which.parse::<usize>().unwrap()].run)(&app, vm.parse().ok()).unwrap();
+    (scenarios[which.parse::<usize>().unwrap()].run)(&app, vm.parse().ok()).unwrap();
     app.core.stop(Duration::from_secs(10));
 }

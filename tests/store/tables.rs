@@ -224,6 +224,7 @@ fn storlinks_have_numbers_and_names_of_their_pm() {
             usage: new.usage,
             desc: new.desc.clone(),
             shared: true,
+            marked: false,
         };
         assert_eq!(db.read(|c| storlinks::find(c, id)), Some(stored.clone()));
         assert_eq!(db.read(|c| storlinks::find_by_name(c, here.id, "로컬 저장소")), Some(stored.clone()));
@@ -259,6 +260,10 @@ fn storlinks_change_and_go() {
         };
         db.write(|c| storlinks::update(c, &new));
         assert_eq!(db.read(|c| storlinks::find(c, one)), Some(new.clone()));
+        db.write(|c| storlinks::set_marked(c, one));
+        let new = Storlink { marked: true, ..new };
+        assert_eq!(db.read(|c| storlinks::find(c, one)), Some(new.clone()));
+        assert_eq!(kind(db.store.write_tx(|c| storlinks::set_marked(c, StorlinkId(99)))), "not_found");
         let twin = Storlink { name: "two".to_owned(), ..new.clone() };
         assert_eq!(kind(db.store.write_tx(|c| storlinks::update(c, &twin))), "exists");
         db.write(|c| storlinks::remove(c, one));

@@ -225,6 +225,7 @@ mod tests {
             usage: Usage { size: MiB(1000), free: MiB(900) },
             desc: "a & b".to_owned(),
             shared: false,
+            marked: true,
         };
         assert_eq!(
             render(&StorlinksView { storlinks: &[storlink] }).unwrap(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Run, State, path, refused};
 use crate::error::{Error, Result};
-use crate::exec::{Command, Runner, SystemRunner};
+use crate::exec::{Command, Limits, Runner, SystemRunner};
 use crate::hypervisor::{self, BlockJob, BlockJobStatus, Verb};
 use crate::model::{DiskSpec, Layer, VmId, VolumeSource};
 
@@ -207,7 +207,8 @@ fn copy(disk: &DiskSpec, to: &Layer) -> Result<()> {
 }
 
 fn tool() -> Command {
-    Command::new("qemu-img", PATIENCE)
+    // It writes whole images, of whatever size.
+    Command::new("qemu-img", PATIENCE).limits(Limits { file_bytes: Some(u64::MAX >> 1), ..Limits::default() })
 }
 
 fn run(command: &Command) -> Result<()> {

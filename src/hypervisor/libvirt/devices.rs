@@ -121,21 +121,33 @@ impl Connection {
         if devices.iter().any(is_it) { Ok(()) } else { attach(&domain, &document, is_it, patience) }
     }
 
+    /// libvirt opens the drive, exchanges the disc and closes the drive. A guest that wants to read from an open drive closes
+    /// it itself, and may come in between: then libvirt fails; or, when the disc is in already, QEMU does not look at it
+    /// and shows the guest the size of what was in there before, and that is no disc if it was empty. So a disc is put in
+    /// under another spelling of its name first: whatever the guest does during the second change, the size is right.
     pub(super) fn change_disc(&self, id: VmId, disc: Option<&VolumeSource>, patience: Patience) -> Result<(), Fault> {
-        let change = |domain: &Domain, disc: Option<&VolumeSource>| -> Result<(), Fault> {
+        let file = disc.map(|disc| domain_xml::file("disc", disc)).transpose()?;
+        let (domain, devices) = self.running(Verb::ChangeDisc, id)?;
+        let is_in = |device: &Device| device.is_drive() && !device.is_open && device.file.as_deref() == file;
+        if file.is_some() && devices.iter().any(is_in) {
+            return Ok(());
+        }
+        let change = |disc: Option<&VolumeSource>| -> Result<(), Fault> {
             let flags = sys::VIR_DOMAIN_DEVICE_MODIFY_LIVE | sys::VIR_DOMAIN_DEVICE_MODIFY_FORCE;
             let document = domain_xml::drive(disc)?;
             patience.check()?;
             Ok(domain.update_device_flags(&document, flags)?)
         };
-        let file = disc.map(|disc| domain_xml::file("disc", disc)).transpose()?;
-        let (domain, devices) = self.running(Verb::ChangeDisc, id)?;
-        // libvirt takes a disc that the guest has ejected for one that is in the drive, and would leave the drive open.
-        let is_ejected = |device: &Device| device.is_drive() && device.is_open && device.file.as_deref() == file;
-        if file.is_some() && devices.iter().any(is_ejected) {
-            change(&domain, None)?;
+        let spelled = file.map(|file| VolumeSource::File(format!("/.{file}").into()));
+        loop {
+            let first = if spelled.is_some() { change(spelled.as_ref()) } else { Ok(()) };
+            match first.and_then(|()| change(disc)) {
+                Err(Fault::Libvirt(refusal)) if errors::is_closed_tray(&refusal) => {}
+                // Of a disc that cannot be had, in its own name.
+                Err(Fault::Libvirt(_)) => return change(disc),
+                done => return done,
+            }
         }
-        change(&domain, disc)
     }
 }
 

@@ -56,6 +56,11 @@ pub(super) fn is_asked_already(error: &VirtError) -> bool {
     error.message().contains("already in the process of unplug")
 }
 
+/// The guest has closed its drive while the disc was changed; as above, only a text tells.
+pub(super) fn is_closed_tray(error: &VirtError) -> bool {
+    error.message().contains("Tray of ") && error.message().contains(" is not open")
+}
+
 /// The guest's agent is not there, or does not answer.
 pub(super) fn is_agent_silent(error: &VirtError) -> bool {
     let code = error.code().to_raw();

@@ -504,6 +504,10 @@ impl Hypervisor for LibvirtHypervisor {
     fn agent_answers(&self, id: VmId) -> Result<bool> {
         self.call(Verb::AgentAnswers, Some(id), move |connection| {
             let domain = connection.find(id)?;
+            // libvirt asks none that is paused.
+            if power_state(ffi::state(&domain)?) == PowerState::Paused {
+                return Ok(false);
+            }
             match domain.qemu_agent_command(r#"{"execute":"guest-ping"}"#, AGENT_PATIENCE, 0) {
                 Ok(_) => Ok(true),
                 Err(silent) if errors::is_agent_silent(&silent) => Ok(false),

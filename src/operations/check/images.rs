@@ -162,7 +162,7 @@ impl Look<'_> {
             match driver.files() {
                 Ok(files) => {
                     let listed = ledger::assign(self.core, &storlink, driver.as_ref(), files)?;
-                    self.orphans(&storlink.name, listed);
+                    self.orphans(&storlink.name, &listed);
                 }
                 Err(error) => self.forget(id, &error),
             }
@@ -170,13 +170,16 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn orphans(&mut self, storlink: &str, listed: ledger::Ledger) {
+    fn orphans(&mut self, storlink: &str, listed: &ledger::Ledger) {
         if listed.unlisted > 0 {
             let looked = listed.entries.len();
             self.note(format!("storlink {storlink} has {} files more than the {looked} looked at", listed.unlisted));
         }
         let now = self.core.clock.now();
-        for entry in listed.entries.into_iter().filter(|entry| entry.owner.kind == OwnerKind::Orphan) {
+        let orphans = || listed.entries.iter().filter(|entry| entry.owner.kind == OwnerKind::Orphan);
+        let is_manifest = |entry: &ledger::Entry| entry.file.name.ends_with(".json");
+        let a_backup_is_lost = orphans().any(is_manifest);
+        for entry in orphans() {
             let (Some(free_at), Ok(name)) = (entry.free_at, entry.file.name.parse()) else { continue };
             let size = MiB::from_bytes_ceil(entry.file.allocated_bytes);
             let from = free_at.format("%Y-%m-%d %H:%M:%S UTC");
@@ -186,10 +189,12 @@ impl Look<'_> {
                  it may be removed from {from} on",
                 entry.file.name
             );
-            let remedy = if free_at <= now {
-                Ok(Remedy::Remove { storlink: listed.storlink, name })
-            } else {
-                Err("it is in quarantine")
+            // After a restore of the database the backups that were made since are still whole.
+            let remedy = match (free_at <= now, is_manifest(entry), a_backup_is_lost) {
+                (false, ..) => Err("it is in quarantine"),
+                (true, true, _) => Err("it tells what a backup is; remove it if nobody wants the backup back"),
+                (true, false, true) => Err("it may be of a backup whose manifest lies beside it and has no record"),
+                (true, false, false) => Ok(Remedy::Remove { storlink: listed.storlink, name }),
             };
             self.find_as(key, said, remedy);
         }

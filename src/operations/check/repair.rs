@@ -13,7 +13,6 @@ use crate::operations::{Core, Operation, chain, guard};
 use crate::store::{journal, locks, reservations, storlinks, tasks};
 use crate::tasks::Work;
 
-use super::tasks::is_gone;
 use super::{Finding, Remedy, Report, Scope, check};
 
 /// Finishes what dead tasks have left, repairs what is safe, and looks again: what was done, and what is left with the reason.
@@ -29,7 +28,8 @@ pub fn repair(core: &Core, scope: Scope) -> Result<(Vec<String>, Report)> {
             let Ok(remedy) = &finding.remedy else { continue };
             match core.submit_blocking(Repair(remedy.clone()))?.wait_blocking() {
                 Ok(ended) => done.push(format!("{}: {}", finding.said, ended.outcome)),
-                Err(why) if is_gone(why.kind()) => {}
+                // Done already, by this one under another name.
+                Err(why) if matches!(why.kind(), ErrorKind::NotFound { .. }) => {}
                 Err(why) => {
                     refused.retain(|(key, _)| *key != finding.key);
                     refused.push((finding.key.clone(), why.to_string()));

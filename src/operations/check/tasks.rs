@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::error::ErrorKind;
 use crate::model::{Task, TaskId};
 use crate::operations::peers;
 
@@ -67,9 +66,4 @@ impl Look<'_> {
         }
         keeps
     }
-}
-
-/// Whether an error says that it was done already.
-pub(super) fn is_gone(kind: &ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NotFound { .. })
 }

@@ -29,6 +29,7 @@ pub(super) fn plain(compensation: &Compensation, rows: &Rows) -> String {
             format!("fold {} overlays back into the disks of vm {}", overlays.len(), name(*vm))
         }
         Compensation::Start { vm } => format!("start vm {} again", name(*vm)),
+        Compensation::Unmark { link, .. } => format!("take the mark of a storlink from {link}"),
         // As it is stored: it names what it is about.
         other => format!("do this: {}", serde_json::to_string(other).unwrap_or_default()),
     }

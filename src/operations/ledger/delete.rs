@@ -78,7 +78,7 @@ fn orphan(core: &Core, storlink: &Storlink, driver: &dyn VolumeDriver, name: &Fi
         }
         OwnerKind::Disk => format!("disk {id} of {by}"),
         OwnerKind::Task => format!("task {id} ({by})"),
-        OwnerKind::Snapshot | OwnerKind::Backup | OwnerKind::Template => by,
+        OwnerKind::Snapshot | OwnerKind::Backup | OwnerKind::Template | OwnerKind::Storlink => by,
     };
     Err(Error::new(ErrorKind::InUse { what: format!("volume {name}"), by }))
 }

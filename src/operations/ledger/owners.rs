@@ -1,12 +1,13 @@
 //! Whose a file is, by the rows of one moment.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 
 use uuid::Uuid;
 
 use crate::error::Result;
-use crate::model::{DiskOwner, FileKind, IsoName, MadeName, StorlinkId, TaskId, VolumeFile, words};
-use crate::store::{Conn, journal, ledger, tasks};
+use crate::model::{DiskOwner, FileKind, IsoName, MARKER_PREFIX, MadeName, StorlinkId, TaskId, VolumeFile, words};
+use crate::store::{Conn, journal, ledger, storlinks, tasks};
 
 words! {
     OwnerKind {
@@ -15,6 +16,8 @@ words! {
         Backup = "backup",
         Template = "template",
         Iso = "iso",
+        /// The mark of a storlink on its directory.
+        Storlink = "storlink",
         Task = "task",
         /// This site made it, and nobody owns it.
         Orphan = "orphan",
@@ -34,8 +37,8 @@ pub struct Owner {
 }
 
 impl Owner {
-    fn new(kind: OwnerKind, id: impl ToString, by: impl Into<String>) -> Self {
-        Self { kind, id: id.to_string(), by: by.into() }
+    fn new(kind: OwnerKind, id: impl Display, by: impl Into<String>) -> Self {
+        Self { kind, id: format!("{id}"), by: by.into() }
     }
 }
 
@@ -43,6 +46,7 @@ impl Owner {
 pub(in crate::operations) struct Owners {
     /// By the name of the file. A name that a row has is nobody's on any other storlink.
     files: HashMap<String, (StorlinkId, Owner)>,
+    storlinks: HashMap<Uuid, (StorlinkId, String)>,
     tasks: HashMap<Uuid, TaskId>,
     subjects: HashMap<TaskId, String>,
 }
@@ -64,6 +68,7 @@ impl Owners {
             let owner = Owner::new(OwnerKind::Backup, backup.id, backup.by);
             files.insert(manifest(backup.id.0), (backup.storlink, owner));
         }
+        let storlinks = storlinks::all(c)?.into_iter().map(|row| (row.uuid, (row.id, row.name))).collect();
         let tasks = journal::mentions(c)?;
         let mut subjects = HashMap::new();
         for id in tasks.values() {
@@ -71,7 +76,7 @@ impl Owners {
                 subjects.insert(*id, format!("{}: {}", task.kind, task.subject));
             }
         }
-        Ok(Self { files, tasks, subjects })
+        Ok(Self { files, storlinks, tasks, subjects })
     }
 
     /// Whose this file on this storlink is.
@@ -92,6 +97,10 @@ impl Owners {
             if file.is_made_here() {
                 return Owner::new(OwnerKind::Orphan, "", "");
             }
+        }
+        let marked = file.name.strip_prefix(MARKER_PREFIX).and_then(|uuid| Uuid::try_parse(uuid).ok());
+        if let Some((id, name)) = marked.and_then(|uuid| self.storlinks.get(&uuid)) {
+            return Owner::new(OwnerKind::Storlink, id, format!("storlink {name}"));
         }
         if file.kind == FileKind::File && file.links == 1 && file.name.parse::<IsoName>().is_ok() {
             return Owner::new(OwnerKind::Iso, format!("{storlink}/{}", file.name), "");

@@ -44,11 +44,17 @@ fn wrong_link(link: &str, level: Option<StorlinkLevel>) -> Option<String> {
     None
 }
 
-/// How full the link is; `Invalid` on `link` when it is not there or cannot be used.
-pub fn check(core: &Core, link: &str, kind: StorlinkType, level: StorlinkLevel) -> Result<Usage> {
-    let draft = Storlink {
+/// A storlink that is not one yet, or not any more.
+pub(in crate::operations) fn draft(
+    core: &Core,
+    uuid: uuid::Uuid,
+    link: &str,
+    kind: StorlinkType,
+    level: StorlinkLevel,
+) -> Storlink {
+    Storlink {
         id: StorlinkId(0),
-        uuid: uuid::Uuid::nil(),
+        uuid,
         pm: core.pm.id,
         name: String::new(),
         link: link.to_owned(),
@@ -57,8 +63,14 @@ pub fn check(core: &Core, link: &str, kind: StorlinkType, level: StorlinkLevel) 
         usage: Usage::default(),
         desc: String::new(),
         shared: false,
-    };
-    let answer = (core.volumes)(&draft).and_then(|driver| driver.check().and_then(|()| driver.usage()));
+        marked: false,
+    }
+}
+
+/// How full the link is; `Invalid` on `link` when it is not there or cannot be used.
+pub fn check(core: &Core, link: &str, kind: StorlinkType, level: StorlinkLevel) -> Result<Usage> {
+    let answer = (core.volumes)(&draft(core, uuid::Uuid::nil(), link, kind, level))
+        .and_then(|driver| driver.check().and_then(|()| driver.usage()));
     answer.map_err(|error| match error.kind() {
         ErrorKind::Refused { why, .. } => Error::invalid("link", why.clone()),
         _ => error,

@@ -1,12 +1,14 @@
 //! Registers a storlink of this host.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Access, Lock, Name, Resource, Right, StorlinkId, StorlinkLevel, StorlinkType, TaskKind};
+use crate::model::{
+    Access, Compensation, Lock, Name, Resource, Right, StorlinkId, StorlinkLevel, StorlinkType, TaskKind,
+};
 use crate::operations::{Core, Operation};
 use crate::store::storlinks::{self, NewStorlink};
 use crate::tasks::Work;
 
-use super::check;
+use super::{check, draft};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateStorlink {
@@ -49,7 +51,15 @@ impl Operation for CreateStorlink {
             desc: self.desc,
             shared: self.shared,
         };
+        let place = draft(core, storlink.uuid, &storlink.link, storlink.kind, storlink.level);
+        let driver = (core.volumes)(&place)?;
+        let undo = Compensation::Unmark { link: storlink.link.clone(), storlink: storlink.uuid };
+        work.step(&undo, || driver.mark())?;
         let outcome = format!("storlink {} is registered", self.name);
-        work.settle(&outcome, &[], |tx| storlinks::insert(tx, &storlink))
+        work.settle(&outcome, &[], |tx| {
+            let id = storlinks::insert(tx, &storlink)?;
+            storlinks::set_marked(tx, id)?;
+            Ok(id)
+        })
     }
 }

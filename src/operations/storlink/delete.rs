@@ -1,7 +1,7 @@
 //! Forgets a storlink that nothing needs. The files on it are the operator's and stay.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Access, Lock, Resource, Right, StorlinkId, TaskKind};
+use crate::model::{Access, Lock, Resource, Right, Storlink, StorlinkId, TaskKind};
 use crate::operations::{Core, Operation, guard};
 use crate::store::storlinks;
 use crate::tasks::Work;
@@ -38,6 +38,11 @@ impl Operation for DeleteStorlink {
             storlinks::remove(tx, self.storlink)
         })?;
         core.usages.forget(self.storlink);
+        // The directory may be gone for good; that is no reason to keep the storlink.
+        let unmarked = (core.volumes)(&Storlink { marked: false, ..storlink }).and_then(|driver| driver.unmark());
+        if let Err(why) = unmarked {
+            tracing::warn!(storlink = %self.storlink, error = why.story(), "its directory keeps the mark of a storlink");
+        }
         Ok(())
     }
 }

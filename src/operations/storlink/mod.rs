@@ -7,6 +7,7 @@ mod query;
 mod update;
 mod usage;
 
+pub(in crate::operations) use check::draft;
 pub use check::{check, contradictions};
 pub use create::CreateStorlink;
 pub use delete::DeleteStorlink;

@@ -54,10 +54,18 @@ impl Operation for UpdateStorlink {
         }
         bad.done()?;
         let usage = moved.then(|| check(core, &new.link, new.kind, new.level)).transpose()?;
+        if moved {
+            // No undo: it may be another way to the same directory, which must keep its mark. One that is left says nothing.
+            let driver = (core.volumes)(&Storlink { marked: false, ..new.clone() })?;
+            work.act(|| driver.mark())?;
+        }
         work.settle(&format!("storlink {} is changed", new.name), &[], |tx| {
             // Once more, with the writers alone: a task that ends may not hold this lock.
             may_become(tx, &old, &new)?;
             storlinks::update(tx, &new)?;
+            if moved {
+                storlinks::set_marked(tx, new.id)?;
+            }
             usage.map_or(Ok(()), |usage| storlinks::set_usage(tx, new.id, usage))
         })?;
         if moved {

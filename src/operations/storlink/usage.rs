@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::error::Result;
 use crate::model::{Storlink, StorlinkId, Usage};
 use crate::operations::health::Pulse;
 use crate::operations::{Core, guard};
-use crate::store::storlinks;
+use crate::store::{disks, storlinks};
 
 /// How long a list waits for one storage.
 const WAIT: Duration = Duration::from_secs(2);
@@ -92,10 +93,30 @@ fn probe(core: &Core, storlink: &Storlink) -> watch::Receiver<()> {
         if let Err(why) = &said {
             tracing::warn!(storlink = %storlink.id, error = why.story(), "the storage does not say how full it is");
         }
+        if said.is_ok()
+            && !storlink.marked
+            && let Err(why) = mark(&core, &storlink)
+        {
+            tracing::warn!(storlink = %storlink.id, error = why.story(), "the directory could not be marked");
+        }
         keep(&core, storlink.id, said.ok());
         done.send_replace(());
     });
     ended
+}
+
+/// Marks the directory of a storlink that was made before there were marks, as soon as it holds a volume that it must hold:
+/// then it is the right one.
+fn mark(core: &Core, storlink: &Storlink) -> Result<()> {
+    let disks = core.store.read(disks::all)?;
+    let driver = (core.volumes)(storlink)?;
+    for disk in disks.iter().filter(|disk| disk.storlink == storlink.id) {
+        if driver.exists(&disk.volume).unwrap_or(false) {
+            driver.mark()?;
+            return core.store.note_tx(|tx| storlinks::set_marked(tx, storlink.id));
+        }
+    }
+    Ok(())
 }
 
 fn keep(core: &Core, id: StorlinkId, said: Option<Usage>) {

@@ -26,6 +26,10 @@ impl Operation for DeleteVm {
         if state.is_active() {
             return Err(wrong_state(name, state, "shut it down before deleting it"));
         }
+        for disk in &machine.disks {
+            // Where a storlink is gone, nothing could be undone either, so nothing is begun.
+            machine.driver(core, disk)?.usage()?;
+        }
         work.step(&Compensation::Redefine { vm: self.vm }, || core.hypervisor.undefine(self.vm))?;
         let mut purge = Vec::new();
         for disk in &machine.disks {

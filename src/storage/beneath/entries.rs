@@ -64,7 +64,7 @@ impl Dir {
             name: shown.into_owned(),
             kind,
             inode: stat.st_ino,
-            links: u64::from(stat.st_nlink),
+            links: stat.st_nlink,
             bytes: u64::try_from(stat.st_size).unwrap_or_default(),
             // The kernel counts in units of 512, whatever the blocks of the file system are.
             allocated_bytes: u64::try_from(stat.st_blocks).unwrap_or_default().saturating_mul(512),

@@ -85,33 +85,50 @@ fn open(dir: &Dir, name: &VolumeName) -> Result<File> {
     dir.open_file(name.as_str())?.ok_or_else(|| Error::not_found("volume", name))
 }
 
-pub(super) fn write(link: &Path, name: &VolumeName, text: &[u8]) -> Result<()> {
-    if text.len() > MAX_TEXT {
-        let why = format!("{name} would have {} bytes; at most {MAX_TEXT} are allowed", text.len());
-        return Err(Error::refused("pengx", why));
-    }
-    let (path, name, text) = (link.to_owned(), name.clone(), text.to_owned());
-    within(SYNC_PATIENCE, link, move || {
-        let dir = Dir::open(&path)?;
-        if dir.file(name.as_str())?.is_some() {
-            return Err(Error::new(ErrorKind::Exists { what: "volume", name: name.to_string() }));
+impl DirDriver {
+    /// Whole or not at all.
+    pub(super) fn put(&self, name: &VolumeName, text: &[u8]) -> Result<()> {
+        if text.len() > MAX_TEXT {
+            let why = format!("{name} would have {} bytes; at most {MAX_TEXT} are allowed", text.len());
+            return Err(Error::refused("pengx", why));
         }
-        let mut file = dir.make(&part(&name))?;
-        let written = match file.write_all(&text).and_then(|()| file.sync_all()) {
-            Ok(()) => dir.rename(&part(&name), name.as_str()).and_then(|_| dir.sync()),
-            Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                let need = MiB::from_bytes_ceil(u64::try_from(text.len()).unwrap_or(u64::MAX));
-                let free = dir.usage()?.free;
-                // It was tried, so it needs more than there is.
-                Err(dir.no_space(need.max(free + MiB(1)), free).caused_by(e))
+        let (name, text) = (name.clone(), text.to_owned());
+        self.beneath_within(SYNC_PATIENCE, move |dir| {
+            if dir.file(name.as_str())?.is_some() {
+                return Err(Error::new(ErrorKind::Exists { what: "volume", name: name.to_string() }));
             }
-            Err(e) => Err(unreadable(name.as_str(), &e)),
-        };
-        if written.is_err() {
-            dir.unlink(&part(&name))?;
-        }
-        written
-    })
+            let mut file = dir.make(&part(&name))?;
+            let written = match file.write_all(&text).and_then(|()| file.sync_all()) {
+                Ok(()) => dir.rename(&part(&name), name.as_str()).and_then(|_| dir.sync()),
+                Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                    let need = MiB::from_bytes_ceil(u64::try_from(text.len()).unwrap_or(u64::MAX));
+                    let free = dir.usage()?.free;
+                    // It was tried, so it needs more than there is.
+                    Err(dir.no_space(need.max(free + MiB(1)), free).caused_by(e))
+                }
+                Err(e) => Err(unreadable(name.as_str(), &e)),
+            };
+            if written.is_err() {
+                dir.unlink(&part(&name))?;
+            }
+            written
+        })
+    }
+
+    /// A daemon that logs for a hypervisor sets aside what became too long, as `<name>.0` and so on.
+    pub(super) fn rolled_over(&self, log: &VolumeName) -> Result<Vec<String>> {
+        let begin = format!("{log}.");
+        self.beneath(move |dir| {
+            let mut found = Vec::new();
+            dir.each_name(|name| {
+                let number = name.strip_prefix(&begin);
+                if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
+                    found.push(name.to_owned());
+                }
+            })?;
+            Ok(found)
+        })
+    }
 }
 
 pub(super) fn read(link: &Path, name: &VolumeName) -> Result<Vec<u8>> {
@@ -136,23 +153,6 @@ fn head(link: &Path, name: &VolumeName, most: usize) -> Result<Vec<u8>> {
         read.map_err(|e| unreadable(name.as_str(), &e))?;
         Ok(text)
     })
-}
-
-impl DirDriver {
-    /// A daemon that logs for a hypervisor sets aside what became too long, as `<name>.0` and so on.
-    pub(super) fn rolled_over(&self, log: &VolumeName) -> Result<Vec<String>> {
-        let begin = format!("{log}.");
-        self.beneath(move |dir| {
-            let mut found = Vec::new();
-            dir.each_name(|name| {
-                let number = name.strip_prefix(&begin);
-                if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
-                    found.push(name.to_owned());
-                }
-            })?;
-            Ok(found)
-        })
-    }
 }
 
 /// What a check has found, in our words.

@@ -90,7 +90,7 @@ fn a_guest_without_a_cable_reaches_its_console_and_its_agent_and_nobody_else() {
     host.set_nonblocking(true).unwrap();
     let port = host.local_addr().unwrap().port();
     let call = format!(
-        "ip link set eth0 up && ifconfig eth0 10.0.2.15 netmask 255.255.255.0 && echo hello | nc -w 5 10.0.2.2 {port}"
+        "ip link set eth0 up && ifconfig eth0 10.0.2.15 netmask 255.255.255.0 && echo hello | timeout 10 nc -w 5 10.0.2.2 {port}"
     );
     assert_eq!(inside(&vm, "cat /sys/class/net/eth0/carrier").as_deref(), Some("0\n"));
     for _ in 0..2 {

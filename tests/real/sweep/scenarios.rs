@@ -2,7 +2,9 @@
 
 use pengx::error::Result;
 use pengx::model::*;
+use pengx::operations::check::{Remedy, Repair};
 use pengx::operations::disk::{CreateDisk, DeleteDisk};
+use pengx::operations::ledger::DeleteVolume;
 use pengx::operations::nic::CreateNic;
 use pengx::operations::template::{NewTemplate, PoweroffTemplate, StartTemplate};
 use pengx::operations::vm::{Changes, CreateVm, DeleteVm, EditVm, ResetVm, StartVm, UpdateVm};
@@ -12,7 +14,7 @@ use super::{DISC, state};
 use crate::harness::app::App;
 use crate::harness::world::World;
 
-type Subject = Option<VmId>;
+pub(super) type Subject = Option<VmId>;
 
 pub(super) struct Scenario {
     pub(super) name: &'static str,
@@ -23,6 +25,13 @@ pub(super) struct Scenario {
 }
 
 pub(super) fn all() -> Vec<Scenario> {
+    let mut all = of_vms_and_templates();
+    all.extend(super::backups::scenarios());
+    all.extend(super::copies::scenarios());
+    all
+}
+
+fn of_vms_and_templates() -> Vec<Scenario> {
     let scenario = |name, prepare, run, done| Scenario { name, prepare, run, done };
     vec![
         scenario("vm.create from a template", nothing, create_from_template, |app, _| vm_is_whole(app)),
@@ -47,6 +56,8 @@ pub(super) fn all() -> Vec<Scenario> {
             let found = app.store().read(|c| templates::find(c, of_domain(vm))).unwrap().unwrap();
             found.vnc_password.is_some() && found.iso.is_some() && is(app, vm, PowerState::Paused)
         }),
+        scenario("volume.delete", orphan, delete_orphan, |app, _| volumes(app) == 1),
+        scenario("site.repair of a domain", undefined, repair_domain, |app, vm| is(app, vm, PowerState::Shutdown)),
         scenario(
             "template.poweroff",
             started_template,
@@ -69,7 +80,7 @@ fn create_empty(app: &App, _: Subject) -> Result<()> {
     app.run(app.vm_of(StorlinkId(1), None, "web1")).map(drop)
 }
 
-fn off(app: &App) -> Subject {
+pub(super) fn off(app: &App) -> Subject {
     let vm = CreateVm { maxmem: MiB(128), ..app.vm_of(StorlinkId(1), None, "web1") };
     Some(app.run(vm).unwrap())
 }
@@ -84,7 +95,7 @@ pub(in crate::real) fn start(app: &App, vm: Subject) -> Result<()> {
     app.run(StartVm { vm: vm.unwrap() })
 }
 
-fn delete(app: &App, vm: Subject) -> Result<()> {
+pub(super) fn delete(app: &App, vm: Subject) -> Result<()> {
     app.run(DeleteVm { vm: vm.unwrap() })
 }
 
@@ -95,6 +106,29 @@ fn reset(app: &App, vm: Subject) -> Result<()> {
 fn edit(app: &App, vm: Subject) -> Result<()> {
     let name = Some("web2".parse().unwrap());
     app.run(EditVm { vm: vm.unwrap(), name, desc: Some("another".to_owned()) })
+}
+
+fn orphan(app: &App) -> Subject {
+    app.orphan(StorlinkId(1), Format::Qcow2);
+    None
+}
+
+/// The one volume that no row has.
+fn delete_orphan(app: &App, _: Subject) -> Result<()> {
+    let listed = app.driver(StorlinkId(1)).list()?;
+    let rows = app.store().read(disks::all)?;
+    let orphan = listed.iter().find(|volume| rows.iter().all(|disk| disk.volume != **volume)).unwrap();
+    app.run(DeleteVolume { storlink: StorlinkId(1), name: orphan.as_str().parse().unwrap() })
+}
+
+fn undefined(app: &App) -> Subject {
+    let vm = off(app);
+    app.site.hypervisor.undefine(vm.unwrap()).unwrap();
+    vm
+}
+
+fn repair_domain(app: &App, vm: Subject) -> Result<()> {
+    app.run(Repair(Remedy::Define(vm.unwrap())))
 }
 
 fn disc() -> Iso {
@@ -173,12 +207,12 @@ fn row(app: &App, vm: Subject) -> Vm {
     app.store().read(|c| vms::find(c, vm.unwrap())).unwrap().unwrap()
 }
 
-fn is(app: &App, vm: Subject, expected: PowerState) -> bool {
+pub(super) fn is(app: &App, vm: Subject, expected: PowerState) -> bool {
     state(app, vm.unwrap()) == Some(expected)
 }
 
 /// How many there are; nothing else is on the storlink but the disc.
-fn volumes(app: &App) -> usize {
+pub(super) fn volumes(app: &App) -> usize {
     let mut files = World::of(app).files;
     files.remove(DISC);
     assert!(files.keys().all(|name| name.parse::<VolumeName>().is_ok()), "{files:?}");

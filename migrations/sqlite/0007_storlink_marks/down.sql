@@ -1,0 +1,1 @@
+ALTER TABLE storlinks DROP COLUMN marked;

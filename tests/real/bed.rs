@@ -1,0 +1,167 @@
+//! A site on a libvirt of its own with two storlinks, and VMs of the golden image that count on two disks.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use pengx::hypervisor::{DomainType, FakeHypervisor, LibvirtHypervisor, LibvirtOptions};
+use pengx::model::*;
+use pengx::operations::disk::CreateDisk;
+use pengx::operations::template::AddTemplate;
+use pengx::operations::vm::{CreateVm, StartVm};
+use pengx::store::tasks;
+
+use crate::harness::app::{App, PATIENCE, Site, wait_until};
+use crate::harness::counters::{Count, Counter, at_one_moment};
+use crate::harness::guest::{BOOT, SYSTEM, golden, next_beat, until_booted};
+use crate::harness::libvirt::Libvirtd;
+use crate::harness::whole::{self, Leaks};
+
+pub(super) const HERE: StorlinkId = StorlinkId(1);
+pub(super) const THERE: StorlinkId = StorlinkId(2);
+
+/// Of the second disk of every VM.
+const EXTRA: MiB = MiB(128);
+
+pub(super) struct Bed {
+    pub(super) libvirtd: Arc<Libvirtd>,
+    app: Option<App>,
+    template: TemplateId,
+}
+
+/// `rate`: the most bytes per second that a block job moves; 0 is no limit.
+fn libvirt(uri: &str, rate: u64) -> LibvirtHypervisor {
+    let options = LibvirtOptions {
+        call_timeout: PATIENCE,
+        power_timeout: PATIENCE * 2,
+        device_timeout: BOOT,
+        block_timeout: PATIENCE * 2,
+        block_rate: rate,
+        domain_type: DomainType::Qemu,
+    };
+    LibvirtHypervisor::new(uri, options).unwrap()
+}
+
+impl Bed {
+    pub(super) fn new(name: &str) -> Self {
+        let libvirtd = Arc::new(Libvirtd::start(name));
+        let mut site = Site::on(Arc::new(libvirt(&libvirtd.uri, 0)), FakeHypervisor::new());
+        site.settings.prove_timeout = BOOT;
+        let app = site.start();
+        assert_eq!((app.storlink(), app.second_storlink()), (HERE, THERE));
+
+        let disk = DiskId(uuid::Uuid::from_u128(0x601d));
+        let volume = VolumeName::new(disk, Format::Qcow2);
+        std::fs::copy(golden(), app.site.store_dir().join(volume.as_str())).unwrap();
+        let (name, desc) = ("golden".parse().unwrap(), String::new());
+        let (os, os_arch, format) = (Os::Other, OsArch::X64, Format::Qcow2);
+        let template = app.run(AddTemplate { name, os, os_arch, desc, storlink: HERE, disk, format }).unwrap();
+        Self { libvirtd, app: Some(app), template }
+    }
+
+    pub(super) fn app(&self) -> &App {
+        self.app.as_ref().unwrap()
+    }
+
+    /// The next server, in the place of one that ends in order or is dead; its block jobs go at this rate.
+    pub(super) fn restart(&mut self, rate: u64) {
+        let app = self.app.take().unwrap();
+        app.core.stop(PATIENCE);
+        let App { mut site, core, .. } = app;
+        drop(core);
+        site.hypervisor = Arc::new(libvirt(&self.libvirtd.uri, rate));
+        self.app = Some(site.start());
+    }
+
+    /// Off, with a copy of the golden image and an empty raw disk.
+    pub(super) fn vm(&self, name: &str) -> VmId {
+        let size = MiB(128);
+        let wish = self.app().vm_of(HERE, Some(self.template), name);
+        let vm = self.app().run(CreateVm { memory: size, maxmem: size, extra_disk_size: None, ..wish }).unwrap();
+        let (format, desc) = (Some(Format::Raw), String::new());
+        self.app().run(CreateDisk { vm, storlink: HERE, size: EXTRA, format, desc }).unwrap();
+        vm
+    }
+
+    /// Where the numbers of these disks are.
+    pub(super) fn counters(&self, disks: &[Disk]) -> Vec<Counter> {
+        disks.iter().map(|disk| counter(&self.app().path(disk), disk.order)).collect()
+    }
+
+    /// What the VM counts on, as its rows say.
+    pub(super) fn disks(&self, vm: VmId) -> Vec<Counter> {
+        self.counters(&self.app().disks(vm))
+    }
+
+    /// The image that the VM boots from.
+    fn system(&self, vm: VmId) -> PathBuf {
+        self.app().path(&self.app().disks(vm)[0])
+    }
+
+    /// Starts it, for the n-th time in the eyes of its guest, and waits until that counts.
+    pub(super) fn boot(&self, vm: VmId, n: u64) {
+        self.app().run(StartVm { vm }).unwrap();
+        self.until_up(vm, n);
+    }
+
+    pub(super) fn until_up(&self, vm: VmId, n: u64) {
+        until_booted(&self.system(vm), Format::Qcow2, n);
+        self.counts_on(vm);
+    }
+
+    /// The guest writes to all images that its rows name, and has lost nothing of what it wrote to them before; a number that
+    /// it has written.
+    pub(super) fn counts_on(&self, vm: VmId) -> u64 {
+        let disks = self.disks(vm);
+        let mut last = disks[0].until_past(0);
+        for disk in &disks {
+            last = disk.until_past(last);
+            wait_until("the first number", || Ok(disk.so_far().is_some_and(|count| count.first == 1)));
+        }
+        last
+    }
+
+    /// How often its guest has booted. It lives.
+    pub(super) fn boots(&self, vm: VmId) -> u64 {
+        next_beat(&self.system(vm), Format::Qcow2, SYSTEM).boots
+    }
+
+    /// See [`whole::assert_whole`].
+    pub(super) fn assert_whole(&self, leaks: Leaks) -> u64 {
+        whole::assert_whole(&self.app().store(), &self.libvirtd, leaks)
+    }
+
+    pub(super) fn last_task(&self) -> Task {
+        self.app().store().read(|c| tasks::recent(c, 1)).unwrap().remove(0)
+    }
+}
+
+/// Where the numbers are on an image of a VM's disk.
+pub(super) fn counter(image: &Path, order: u32) -> Counter {
+    let format = image.extension().unwrap().to_str().unwrap().parse().unwrap();
+    if order == 0 { Counter::system(image, format) } else { Counter::extra(image, format) }
+}
+
+/// What disks hold that nobody writes to: all numbers from the first on, of one moment.
+#[track_caller]
+pub(super) fn whole_count(disks: &[Counter]) -> Vec<Count> {
+    let counts = at_one_moment(disks).unwrap_or_else(|why| panic!("{why}"));
+    assert!(counts.iter().all(|count| count.first == 1), "{disks:?}");
+    counts
+}
+
+/// Puts so many MiB of a byte into an image that nobody uses, behind all numbers.
+pub(super) fn fill(image: &Path, format: Format, mib: u64, byte: u8) {
+    qemu_io(&["-f", format.word(), "-c", &format!("write -q -P {byte} 64M {mib}M")], image);
+}
+
+/// What was so put is there.
+pub(super) fn assert_filled(image: &Path, format: Format, mib: u64, byte: u8) {
+    qemu_io(&["-r", "-U", "-f", format.word(), "-c", &format!("read -q -P {byte} 64M {mib}M")], image);
+}
+
+fn qemu_io(args: &[&str], image: &Path) {
+    let done = Command::new("qemu-io").args(args).arg(image).output().unwrap();
+    // It says so if it reads something else.
+    assert!(done.status.success() && done.stdout.is_empty(), "{args:?} {}: {done:?}", image.display());
+}
