@@ -9,6 +9,9 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::disallowed_methods,
+    clippy::type_complexity,
+    clippy::needless_pass_by_value,
+    clippy::explicit_counter_loop,
     reason = "a test that cannot go on has failed"
 )]
 

@@ -401,7 +401,7 @@ fn the_manuals_bodies_are_taken_as_printed_and_as_forms() {
         let send = |uri: &str, name: &str| {
             let body = file(&format!("contract/bodies/{name}.{kind}"));
             let body = body.replace("$template_name", "t").replace("$desc", "d");
-            let answer = scene.api.http.ask("POST", &format!("{uri}"), headers, &body);
+            let answer = scene.api.http.ask("POST", uri, headers, &body);
             assert_eq!(answer.status, 201, "{uri} {headers:?} {body}: {answer:?}");
             answer
         };

@@ -211,10 +211,10 @@ fn the_vm_goes_on_where_it_is_told_and_goes_back_to_where_it_was() {
     api.nothing_changes(400, used, || api.http.delete(&format!("/storlinks/{}/", stock.storlink)));
     api.mark(&vm, 0, 2);
     assert_eq!(api.restored(&vm, &first).status, 201);
-    assert_eq!(places(&disks), [there.clone()]);
+    assert_eq!(places(&disks), std::slice::from_ref(&there));
     // Down into the image that the VM was made with, on the other storlink.
     api.dropped(&vm, &first).empty_204();
-    assert_eq!(places(&disks), [stock.storlink.clone()]);
+    assert_eq!(places(&disks), std::slice::from_ref(&stock.storlink));
     assert_whole(&api.app);
     assert_eq!(contents(&api.app, &of_vm(&api.app, vm.parse().unwrap()))[0].1[0], 1);
     api.app.assert_at_rest();

@@ -96,8 +96,6 @@ const CHOICES: &[(&str, Option<u8>)] = &[
     ("GET /backups/", Some(42)),
     ("POST /vms/:vm/backups/:bak/verify/", None),
     ("POST /vms/:vm/backups/:bak/prove/", None),
-    ("GET /storlinks/:id/volumes/", None),
-    ("DELETE /storlinks/:id/volumes/:name/", None),
 ];
 
 /// Every endpoint of the hand-written table with its row.

@@ -127,7 +127,7 @@ fn while_it_runs(life: &mut Life) -> Made {
     assert!(refused.contains("second"), "{refused}");
     // The disks of the second come down into the first's; the guest's own come down into the second's.
     life.step("snapshot.delete", |app| app.run(DeleteSnapshot { vm, snapshot: second.id }));
-    assert_eq!(snapshots_of(life.app(), vm), [first.clone()]);
+    assert_eq!(snapshots_of(life.app(), vm), std::slice::from_ref(&first));
     assert_eq!(read_all(&life.bed.counters(&of_snapshot(life.app(), first.id))), of_first);
 
     let bounds = life.bounds();

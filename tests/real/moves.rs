@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pengx::error::Result;
-use pengx::hypervisor::{DomainType, FakeHypervisor, Hypervisor, LibvirtHypervisor, LibvirtOptions};
+use pengx::hypervisor::{DomainType, FakeHypervisor, LibvirtHypervisor, LibvirtOptions};
 use pengx::model::*;
 use pengx::operations::template::AddTemplate;
 use pengx::operations::vm::{CreateVm, DeleteVm, PoweroffVm, SmigrateVm, StartVm};
