@@ -180,7 +180,7 @@ pub fn beside(config: &Config) -> Result<Core> {
     Ok(Core::beside(parts(config, store, connect(config)?, known(config)?, None)?))
 }
 
-/// A core that runs tasks where no server runs. It recovers what the last one left. The lock as in [`start`].
+/// A core that runs tasks where no server runs. It recovers what the last one left. Its lock is the one that a server holds.
 pub fn instead(config: &Config) -> Result<(Core, File)> {
     let served = |error: Error| {
         let why = format!("{error}; a repair needs that no server runs: stop it, or leave it to its own recovery");
