@@ -28,7 +28,7 @@ test:
 	@$(phase) "golden image" tests/lab/build-guest.sh -o "$(PENGX_LAB_CACHE)/golden.qcow2"
 	@$(MAKE) --no-print-directory lint
 	@$(phase) "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
-	@$(phase) "tests" cargo test --locked -- --show-output
+	@$(phase) "tests" cargo test --locked --no-fail-fast -- --show-output
 	@echo "== not run here: the long rounds (make test-long), a bare Debian (make test-fresh), measurements (make bench)"
 	@$(phase) "installed package" $(MAKE) --no-print-directory test-deb
 
@@ -46,7 +46,7 @@ deb:
 test-long:
 	@$(phase) "packages" tests/lab/install.sh test
 	@$(phase) "golden image" tests/lab/build-guest.sh -o "$(PENGX_LAB_CACHE)/golden.qcow2"
-	@$(phase) "long tests" env PENGX_TEST_LONG=1 cargo test --locked -- --show-output
+	@$(phase) "long tests" env PENGX_TEST_LONG=1 cargo test --locked --no-fail-fast -- --show-output
 
 test-fresh:
 	@tests/lab/install.sh fresh

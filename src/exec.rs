@@ -87,6 +87,9 @@ pub struct Watch<'a> {
     pub cancel: &'a AtomicBool,
     /// Each line of standard output as it comes; a carriage return ends one too.
     pub line: &'a mut dyn FnMut(&str),
+    /// Asked all the time how long it has said nothing: what it works on, by name, if that does not answer any more. The
+    /// run then ends within seconds.
+    pub lost: &'a dyn Fn(Duration) -> Option<String>,
 }
 
 /// What a command that succeeded has said.
@@ -104,7 +107,7 @@ pub trait Runner: Send + Sync {
 
     /// Without watching: for short commands.
     fn run_quietly(&self, command: &Command) -> Result<Output, ExecError> {
-        self.run(command, &mut Watch { cancel: &AtomicBool::new(false), line: &mut |_| {} })
+        self.run(command, &mut Watch { cancel: &AtomicBool::new(false), line: &mut |_| {}, lost: &|_| None })
     }
 }
 
@@ -156,6 +159,9 @@ fn supervise(command: &Command, watch: &mut Watch<'_>, heard: &mut Heard) -> Res
         }
         if started.elapsed() >= command.deadline {
             break Some(Failure::Timeout(command.deadline));
+        }
+        if let Some(what) = (watch.lost)(last_word.elapsed()) {
+            break Some(Failure::Lost(what));
         }
         if let Some(stall) = command.stall.filter(|stall| last_word.elapsed() >= *stall) {
             break Some(Failure::Stalled(stall));

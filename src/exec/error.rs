@@ -29,6 +29,8 @@ pub enum Failure {
     /// It ran, but said nothing for so long.
     Stalled(Duration),
     Cancelled,
+    /// What it works on does not answer any more.
+    Lost(String),
     /// It wrote more than we keep.
     Flood,
     /// The system would not start or watch it.
@@ -73,6 +75,7 @@ impl fmt::Display for Failure {
             Self::Timeout(after) => write!(f, "it did not end within {} s", after.as_secs()),
             Self::Stalled(after) => write!(f, "it made no progress within {} s", after.as_secs()),
             Self::Cancelled => f.write_str("it was cancelled"),
+            Self::Lost(what) => write!(f, "it was ended because {what} does not answer"),
             Self::Flood => write!(f, "it wrote more than {} MiB", super::MAX_STDOUT >> 20),
             Self::System(e) => write!(f, "the system could not run it: {e}"),
         }
@@ -100,6 +103,7 @@ impl From<ExecError> for Error {
                 ErrorKind::Timeout { action: format!("{program} made no progress"), after: *after }
             }
             Failure::Cancelled => ErrorKind::Cancelled { what: program },
+            Failure::Lost(what) => ErrorKind::Unavailable { what: what.clone() },
             Failure::System(_) => ErrorKind::Unavailable { what: program },
             Failure::Signal(KILL) => ErrorKind::Refused {
                 by: HOST.to_owned(),

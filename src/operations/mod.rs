@@ -31,13 +31,15 @@ pub mod vm;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use crate::error::{Error, Result};
 use crate::host::{Host, Sampler};
 use crate::hypervisor::Hypervisor;
-use crate::model::{Clock, Ids, Lane, Lock, NicLink, Pm, ProofSign, Right, Storlink, TaskKind};
+use crate::model::{Clock, Ids, Lane, Lock, NicLink, Pm, ProofSign, Right, Storlink, StorlinkId, TaskKind};
 use crate::storage::VolumeDriver;
 use crate::store::Store;
 pub use crate::tasks::Done;
@@ -167,9 +169,9 @@ pub struct Inner {
     health: health::Seen,
     engine: std::sync::OnceLock<Engine>,
     /// Blocking reads under way at once; more would only wait for each other.
-    reads: Arc<tokio::sync::Semaphore>,
-    /// The same for reads that ask a storage.
-    storage_reads: Arc<tokio::sync::Semaphore>,
+    reads: Arc<Semaphore>,
+    /// The same for reads that ask a storage, of each and of all.
+    storage_reads: StorageReads,
 }
 
 impl std::ops::Deref for Core {
@@ -181,8 +183,10 @@ impl std::ops::Deref for Core {
 
 /// Blocking reads under way at once.
 const READS: usize = 16;
-/// Of those that ask a storage.
-const STORAGE_READS: usize = 8;
+/// Of those that ask a storage. Together with the others no more than the runtime has threads for.
+const STORAGE_READS: usize = 40;
+/// Of those that ask the same one.
+const READS_OF_ONE: usize = 4;
 /// How long one of them waits for its turn.
 const STORAGE_TURN: Duration = Duration::from_secs(15);
 
@@ -235,8 +239,8 @@ impl Core {
             usages: storlink::Usages::default(),
             health: health::Seen::default(),
             engine: std::sync::OnceLock::new(),
-            reads: Arc::new(tokio::sync::Semaphore::new(READS)),
-            storage_reads: Arc::new(tokio::sync::Semaphore::new(STORAGE_READS)),
+            reads: Arc::new(Semaphore::new(READS)),
+            storage_reads: StorageReads::default(),
         }))
     }
 
@@ -278,13 +282,14 @@ impl Core {
         self.read_in_turn(turn, query).await
     }
 
-    /// As [`Core::read`], for queries that ask a storage: on turns of their own, so that a dead one keeps nobody waiting who
-    /// does not ask it.
+    /// As [`Core::read`], for queries that ask a storage, this one if it is known: on turns of its own, so that a dead one
+    /// keeps nobody waiting who does not ask it.
     pub async fn read_storage<T: Send + 'static>(
         &self,
+        storlink: Option<StorlinkId>,
         query: impl FnOnce(&Core) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let turn = tokio::time::timeout(STORAGE_TURN, self.storage_reads.clone().acquire_owned()).await;
+        let turn = tokio::time::timeout(STORAGE_TURN, self.storage_reads.turn(storlink)).await;
         self.read_in_turn(turn.map_err(|late| Error::unavailable("the storage").caused_by(late))?, query).await
     }
 
@@ -320,6 +325,30 @@ impl Core {
         if let Some(engine) = self.engine.get() {
             engine.stop(deadline);
         }
+    }
+}
+
+struct StorageReads {
+    of_all: Arc<Semaphore>,
+    /// Those that ask nobody knows which take turns of their own.
+    of_one: Mutex<HashMap<Option<StorlinkId>, Arc<Semaphore>>>,
+}
+
+impl Default for StorageReads {
+    fn default() -> Self {
+        Self { of_all: Arc::new(Semaphore::new(STORAGE_READS)), of_one: Mutex::default() }
+    }
+}
+
+impl StorageReads {
+    async fn turn(&self, storlink: Option<StorlinkId>) -> impl Send + 'static {
+        let of_one = {
+            let mut all = self.of_one.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry(storlink).or_insert_with(|| Arc::new(Semaphore::new(READS_OF_ONE))).clone()
+        };
+        // Nobody closes them.
+        let turn = of_one.acquire_owned().await.ok();
+        (turn, self.of_all.clone().acquire_owned().await.ok())
     }
 }
 

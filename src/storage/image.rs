@@ -13,9 +13,12 @@ use serde_json::{Value, json};
 use super::Control;
 use crate::exec::{Command, ExecError, Limits, Runner, Watch};
 use crate::model::{CacheMode, Format, Layer, MiB, VolumeSource};
+use crate::patience;
 
 /// For what only touches metadata.
 const QUICK: Duration = Duration::from_secs(60);
+/// How long tool and storage must both have been silent for the storage to be dead and not only slow.
+const SILENCE: Duration = Duration::from_secs(30);
 /// The slowest storage on which a copy is still worth waiting for, in bytes a second.
 const SLOWEST: u64 = 4 << 20;
 /// Enough for the largest tables that a header may announce, and for the copying threads.
@@ -33,7 +36,7 @@ pub fn create(runner: &dyn Runner, image: Image<'_>, size: MiB, control: &Contro
     let mut command = Command::new("qemu-img", QUICK).args(["create", "-q", "-f", image.format.word()]);
     command = command.args(options(image.format));
     command = command.arg("--").arg(filename(image.path)).arg(size.bytes().to_string());
-    run(runner, &command.limits(limits(size.bytes())), control)
+    run(runner, &command.limits(limits(size.bytes())), &[image.path], control)
 }
 
 /// Makes an overlay in the file, which may exist, and does not look at what is below; at most a minute.
@@ -52,7 +55,7 @@ pub fn create_overlay(
         .arg("--")
         .arg(filename(path))
         .arg(size.bytes().to_string());
-    run(runner, &command.limits(limits(size.bytes())), control)
+    run(runner, &command.limits(limits(size.bytes())), &[path], control)
 }
 
 /// Writes what the first image of the chain holds into the second one, and leaves it as it is. Time as in [`convert`].
@@ -64,7 +67,7 @@ pub fn commit(
     control: &Control<'_>,
 ) -> Result<(), ExecError> {
     let command = long(virtual_bytes).args(["commit", "-p", "-d", "-t", word(cache), "--"]).arg(explicit(chain));
-    run(runner, &command.limits(limits(virtual_bytes)), control)
+    run(runner, &command.limits(limits(virtual_bytes)), &paths(chain), control)
 }
 
 /// Copies into the first image of the chain what it reads from the second one, and puts it on the third, if there is one.
@@ -81,7 +84,8 @@ pub fn rebase(
         Some(onto) => command.args(["-F", onto.format.word(), "-b"]).arg(path_of(onto)),
         None => command.args(["-b", ""]),
     };
-    run(runner, &command.arg("--").arg(explicit(chain)).limits(limits(virtual_bytes)), control)
+    let command = command.arg("--").arg(explicit(chain)).limits(limits(virtual_bytes));
+    run(runner, &command, &paths(chain), control)
 }
 
 /// Has the overlay read from another image; looks at neither of the two that it read and will read from. At most a minute.
@@ -97,7 +101,8 @@ pub fn reattach(
         .arg(path_of(onto))
         .arg("--")
         .arg(explicit(std::slice::from_ref(overlay)));
-    run(runner, &command.limits(limits(virtual_bytes)), &Control { cancel: &AtomicBool::new(false), progress: &|_| {} })
+    let alone = Control { cancel: &AtomicBool::new(false), progress: &|_| {} };
+    run(runner, &command.limits(limits(virtual_bytes)), &[path_of(overlay)], &alone)
 }
 
 /// Makes `to` a full, self-contained copy of what the chain shows, `virtual_bytes` of it; zeros stay sparse.
@@ -120,14 +125,16 @@ pub fn convert(
         command = command.args(["-c", "-o", "compression_type=zstd"]);
     }
     let command = command.arg("--").arg(explicit(chain)).arg(filename(to.path));
-    run(runner, &command.limits(limits(virtual_bytes)), control)
+    let mut paths = paths(chain);
+    paths.push(to.path);
+    run(runner, &command.limits(limits(virtual_bytes)), &paths, control)
 }
 
 /// Looks whether the tables of an image that is self-contained agree, and changes nothing. Time as in [`convert`].
 pub fn check(runner: &dyn Runner, layer: &Layer, virtual_bytes: u64, control: &Control<'_>) -> Result<(), ExecError> {
     let command = Command::new("qemu-img", long(virtual_bytes).deadline).args(["check", "-q", "--"]);
     let command = command.arg(explicit(std::slice::from_ref(layer)));
-    run(runner, &command.limits(limits(virtual_bytes)), control)
+    run(runner, &command.limits(limits(virtual_bytes)), &[path_of(layer)], control)
 }
 
 /// For what copies so many bytes and reports each percent; the rest is for the flush at the end.
@@ -149,16 +156,23 @@ pub fn grow(runner: &dyn Runner, image: Image<'_>, size: MiB, control: &Control<
         .args(["resize", "-q", "-f", image.format.word(), "--"])
         .arg(filename(image.path))
         .arg(size.bytes().to_string());
-    run(runner, &command.limits(limits(size.bytes())), control)
+    run(runner, &command.limits(limits(size.bytes())), &[image.path], control)
 }
 
-fn run(runner: &dyn Runner, command: &Command, control: &Control<'_>) -> Result<(), ExecError> {
+/// Ends it when a directory of `paths` is silent, which whoever asks the storlink there finds out: a tool that hangs on dead
+/// storage keeps a thread from tasks that need another one.
+fn run(runner: &dyn Runner, command: &Command, paths: &[&Path], control: &Control<'_>) -> Result<(), ExecError> {
     let mut line = |line: &str| {
         if let Some(percent) = percent(line) {
             (control.progress)(percent);
         }
     };
-    runner.run(command, &mut Watch { cancel: control.cancel, line: &mut line }).map(|_| ())
+    let lost = |quiet: Duration| {
+        let dirs = paths.iter().filter_map(|path| path.parent());
+        let silent = |dir: &&Path| patience::silence(dir).is_some_and(|silence| silence.min(quiet) >= SILENCE);
+        dirs.filter(silent).map(patience::name).next()
+    };
+    runner.run(command, &mut Watch { cancel: control.cancel, line: &mut line, lost: &lost }).map(|_| ())
 }
 
 /// What is fixed about new images, whatever the defaults of the tool are.
@@ -187,6 +201,10 @@ fn explicit(chain: &[Layer]) -> String {
         }
     });
     format!("json:{node}")
+}
+
+fn paths(chain: &[Layer]) -> Vec<&Path> {
+    chain.iter().map(path_of).collect()
 }
 
 fn path_of(layer: &Layer) -> &Path {

@@ -51,12 +51,19 @@ impl Engine {
         }
         let ground = &self.0.ground;
         for task in ground.store.read(|c| rows::unfinished(c, ground.pm))? {
+            if self.0.stopping.load(Ordering::SeqCst) {
+                return Ok(());
+            }
             // Also one of this process that nobody runs: its admission was committed, and that answer was lost.
             if !lock(&self.0.live).contains_key(&task.id) {
                 self.recover_task(task.id)?;
             }
         }
         for id in ground.store.read(|c| journal::pending(c, ground.pm))? {
+            // What waits for dead storage takes its time, each for itself; a stop waits for one at most.
+            if self.0.stopping.load(Ordering::SeqCst) {
+                return Ok(());
+            }
             if lock(&self.0.live).contains_key(&id) {
                 continue;
             }

@@ -4,6 +4,7 @@ pub mod app;
 pub mod backing;
 pub mod chains;
 pub mod counters;
+pub mod fuse;
 pub mod guest;
 pub mod http;
 pub mod images;

@@ -80,7 +80,7 @@ enter='set -e
     mount -t proc proc "$root/proc"
     mount --rbind /sys "$root/sys"
     mount -t tmpfs -o mode=755 dev "$root/dev"
-    for node in null zero full random urandom tty kvm net/tun; do
+    for node in null zero full random urandom tty kvm fuse net/tun; do
         [ -e "/dev/$node" ] || continue
         mkdir -p "$(dirname "$root/dev/$node")"
         touch "$root/dev/$node"
@@ -94,7 +94,12 @@ enter='set -e
         ln -s "${link#*:}" "$root/dev/${link%%:*}"
     done
     mount -t tmpfs run "$root/run"
-    exec chroot "$root" env -i "$@"'
+    # Not chroot: in one the kernel makes no user namespaces.
+    cd "$root"
+    mkdir -p mnt
+    pivot_root . mnt
+    umount -l /mnt
+    exec env -i "$@"'
 
 unshare --mount --propagation private --pid --fork --kill-child \
     bash -c "$enter" bash "$root" "$(rustc --print sysroot)" "${environment[@]}" \

@@ -115,7 +115,7 @@ impl Call {
         bad: Error,
         site: impl FnOnce(&Core) -> Result<T, Error> + Send + 'static,
     ) -> Result<Reply, Failure> {
-        let more = self.core.read_storage(move |core| Ok(site(core).err())).await.unwrap_or_else(Some);
+        let more = self.core.read_storage(None, move |core| Ok(site(core).err())).await.unwrap_or_else(Some);
         Err(match more {
             Some(more) => bad.and_problems_of(more),
             None => bad,

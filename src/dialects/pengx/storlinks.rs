@@ -1,5 +1,7 @@
 //! Storlinks.
 
+use std::collections::HashSet;
+
 use askama::Template;
 use serde::Deserialize;
 
@@ -14,7 +16,7 @@ use crate::operations::storlink::{self, CreateStorlink, DeleteStorlink, UpdateSt
 /// Row 8.
 pub async fn read(call: Call) -> Result<Reply, Failure> {
     let storlinks = storlink::list(&call.core).await?;
-    Reply::ok(&StorlinksView { storlinks: &storlinks })
+    Reply::ok(&StorlinksView { storlinks: &storlinks, silent: storlink::silent(&call.core) })
 }
 
 /// Row 6.
@@ -34,7 +36,7 @@ pub async fn create(mut call: Call) -> Result<Reply, Failure> {
 /// Row 10.
 pub async fn read_all(call: Call) -> Result<Reply, Failure> {
     let storlinks = storlink::list_with_pms(&call.core).await?;
-    Reply::ok(&AllStorlinksView { storlinks: &storlinks })
+    Reply::ok(&AllStorlinksView { storlinks: &storlinks, silent: storlink::silent(&call.core) })
 }
 
 /// Row 9.
@@ -53,6 +55,8 @@ pub async fn delete(call: Call) -> Result<Reply, Failure> {
 #[template(path = "pengx/storlinks.xml")]
 pub struct StorlinksView<'a> {
     pub storlinks: &'a [Storlink],
+    /// Those that do not answer. The manual's document has no place for it but a comment.
+    pub silent: HashSet<StorlinkId>,
 }
 
 /// Row 10: as row 8, with the names of the PMs.
@@ -60,6 +64,7 @@ pub struct StorlinksView<'a> {
 #[template(path = "pengx/storlinks_all.xml")]
 pub struct AllStorlinksView<'a> {
     pub storlinks: &'a [(Storlink, String)],
+    pub silent: HashSet<StorlinkId>,
 }
 
 /// Row 6.
@@ -227,8 +232,16 @@ mod tests {
             shared: false,
             marked: true,
         };
+        let answers = StorlinksView { storlinks: std::slice::from_ref(&storlink), silent: HashSet::new() };
+        let silent = StorlinksView { storlinks: std::slice::from_ref(&storlink), silent: [storlink.id].into() };
         assert_eq!(
-            render(&StorlinksView { storlinks: &[storlink] }).unwrap(),
+            render(&silent).unwrap(),
+            render(&answers)
+                .unwrap()
+                .replace("</free>", "</free> <!-- it does not answer: size and free are what it said last -->")
+        );
+        assert_eq!(
+            render(&answers).unwrap(),
             r#"<storlinks>
   <storlink id="3">
     <pm>0f6a9c1e-0000-4000-8000-00000000000a</pm>
@@ -244,6 +257,9 @@ mod tests {
 </storlinks>
 "#
         );
-        assert_eq!(render(&StorlinksView { storlinks: &[] }).unwrap(), "<storlinks>\n</storlinks>\n");
+        assert_eq!(
+            render(&StorlinksView { storlinks: &[], silent: HashSet::new() }).unwrap(),
+            "<storlinks>\n</storlinks>\n"
+        );
     }
 }

@@ -57,7 +57,7 @@ impl Ledger {
 /// The files on a storlink that this host reaches; its storage is asked now.
 pub async fn list(core: &Core, id: StorlinkId) -> Result<Ledger> {
     let storlink = core.read(move |core| core.store.read(|c| guard::storlink(c, &core.pm, id))).await?;
-    core.read_storage(move |core| entries(core, &storlink, (core.volumes)(&storlink)?.as_ref())).await
+    core.read_storage(Some(id), move |core| entries(core, &storlink, (core.volumes)(&storlink)?.as_ref())).await
 }
 
 fn entries(core: &Core, storlink: &Storlink, driver: &dyn VolumeDriver) -> Result<Ledger> {

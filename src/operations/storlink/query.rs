@@ -1,6 +1,6 @@
 //! Reads of storlinks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::future::join_all;
 
@@ -30,6 +30,11 @@ pub async fn list_with_pms(core: &Core) -> Result<Vec<(Storlink, String)>> {
     Ok(all.map(named).collect())
 }
 
+/// Those that did not answer when they were last asked, so that a list shows what they said before. Asks nobody.
+pub fn silent(core: &Core) -> HashSet<StorlinkId> {
+    core.usages.silent()
+}
+
 async fn as_of_now(core: &Core, mut all: Vec<Storlink>) -> Vec<Storlink> {
     let usages = join_all(all.iter().map(|storlink| usage(core, storlink))).await;
     for (storlink, usage) in all.iter_mut().zip(usages) {
@@ -41,5 +46,5 @@ async fn as_of_now(core: &Core, mut all: Vec<Storlink>) -> Vec<Storlink> {
 /// The ISO images on a storlink that this host reaches; its storage is asked now.
 pub async fn isos(core: &Core, id: StorlinkId) -> Result<Vec<IsoFile>> {
     let storlink = core.read(move |core| core.store.read(|c| guard::storlink(c, &core.pm, id))).await?;
-    core.read_storage(move |core| (core.volumes)(&storlink)?.isos()).await
+    core.read_storage(Some(id), move |core| (core.volumes)(&storlink)?.isos()).await
 }

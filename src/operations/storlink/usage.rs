@@ -3,7 +3,7 @@
 //! Law: at most one probe of a storlink is under way, however many ask; who asks waits for it a short while only, and is
 //! then given what the storage said last.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,13 @@ use crate::operations::health::Pulse;
 use crate::operations::{Core, guard};
 use crate::store::{disks, storlinks};
 
-/// How long a list waits for one storage.
+/// How long a probe may take before nobody waits for it.
 const WAIT: Duration = Duration::from_secs(2);
+/// How long a list waits for a storage that did not answer when it was last asked: for one that is back to say so.
+const ANOTHER_CHANCE: Duration = Duration::from_millis(100);
 /// How often at most what a storage said goes to its row, for the time after a restart.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
-/// How often a storage is asked when nobody else does.
+/// How often a storage that answers is asked when nobody else does.
 const ASK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What is known and what is being asked.
@@ -36,6 +38,19 @@ struct Known {
     probe: Option<watch::Receiver<()>>,
 }
 
+impl Known {
+    /// For how long to wait for the probe that is under way.
+    fn patience(&self) -> Duration {
+        let left = self.asked.map_or(WAIT, |at| WAIT.saturating_sub(at.elapsed()));
+        if self.pulse.failing { ANOTHER_CHANCE } else { left.max(ANOTHER_CHANCE) }
+    }
+
+    fn is_silent(&self) -> bool {
+        let late = || self.probe.is_some() && self.asked.is_some_and(|at| at.elapsed() >= WAIT);
+        self.pulse.failing || late()
+    }
+}
+
 impl Usages {
     /// What the storage said last to this process.
     pub(in crate::operations) fn said(&self, id: StorlinkId) -> Option<Usage> {
@@ -50,6 +65,11 @@ impl Usages {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Those whose size is what they said last: they do not answer, or say no.
+    pub(super) fn silent(&self) -> HashSet<StorlinkId> {
+        self.lock().iter().filter(|(_, known)| known.is_silent()).map(|(id, _)| *id).collect()
+    }
+
     /// The storlink is gone, or is another place now.
     pub(super) fn forget(&self, id: StorlinkId) {
         self.lock().remove(&id);
@@ -61,48 +81,59 @@ pub(super) async fn usage(core: &Core, storlink: &Storlink) -> Usage {
     if !guard::reaches(&core.pm, storlink) {
         return storlink.usage;
     }
-    let mut ended = probe(core, storlink);
+    let (mut ended, patience) = probe(core, storlink);
     // Ended, given up by its sender, or too slow: what is known now is the answer in any case.
-    drop(tokio::time::timeout(WAIT, ended.changed()).await);
+    drop(tokio::time::timeout(patience, ended.changed()).await);
     let known = core.usages.lock();
     known.get(&storlink.id).and_then(|known| known.last).unwrap_or(storlink.usage)
 }
 
-/// Begins a probe when the last one was a while ago, and does not wait for it.
+/// Begins a probe when the last one was a while ago or had no answer, and does not wait for it.
 pub(in crate::operations) fn keep_asking(core: &Core, storlink: &Storlink) {
-    let asked = core.usages.lock().get(&storlink.id).and_then(|known| known.asked);
-    if asked.is_none_or(|at| at.elapsed() >= ASK_INTERVAL) {
+    let is_due = |known: &Known| known.pulse.failing || known.asked.is_none_or(|at| at.elapsed() >= ASK_INTERVAL);
+    if core.usages.lock().get(&storlink.id).is_none_or(is_due) {
         drop(probe(core, storlink));
     }
 }
 
-/// Begins a probe, or joins the one that is under way.
-fn probe(core: &Core, storlink: &Storlink) -> watch::Receiver<()> {
+/// Begins a probe, or joins the one that is under way; and for how long to wait for it.
+fn probe(core: &Core, storlink: &Storlink) -> (watch::Receiver<()>, Duration) {
     let mut all = core.usages.lock();
     let known = all.entry(storlink.id).or_default();
     if let Some(probe) = &known.probe {
-        return probe.clone();
+        return (probe.clone(), known.patience());
     }
     let (done, ended) = watch::channel(());
     known.probe = Some(ended.clone());
     known.asked = Some(Instant::now());
-    let (core, storlink) = (core.clone(), storlink.clone());
-    // The driver keeps its own deadline, so the thread comes back.
-    tokio::task::spawn_blocking(move || {
-        let said = (core.volumes)(&storlink).and_then(|driver| driver.usage());
-        if let Err(why) = &said {
-            tracing::warn!(storlink = %storlink.id, error = why.story(), "the storage does not say how full it is");
+    let patience = known.patience();
+    drop(all);
+    let (asking, asked) = (core.clone(), storlink.clone());
+    // A thread of its own: on the runtime's, dead storages would keep reads waiting, and the stop. The driver keeps its own
+    // deadline, so the thread comes back.
+    let begun = std::thread::Builder::new().name("probe".to_owned()).spawn(move || {
+        let said = (asking.volumes)(&asked).and_then(|driver| driver.usage());
+        match (&said, asking.usages.pulse(asked.id).failing) {
+            (Err(why), false) => {
+                tracing::warn!(storlink = %asked.id, error = why.story(), "the storage does not say how full it is");
+            }
+            (Ok(_), true) => tracing::info!(storlink = %asked.id, "the storage answers again"),
+            _ => {}
         }
         if said.is_ok()
-            && !storlink.marked
-            && let Err(why) = mark(&core, &storlink)
+            && !asked.marked
+            && let Err(why) = mark(&asking, &asked)
         {
-            tracing::warn!(storlink = %storlink.id, error = why.story(), "the directory could not be marked");
+            tracing::warn!(storlink = %asked.id, error = why.story(), "the directory could not be marked");
         }
-        keep(&core, storlink.id, said.ok());
+        keep(&asking, asked.id, said.ok());
         done.send_replace(());
     });
-    ended
+    if let Err(why) = begun {
+        tracing::warn!(storlink = %storlink.id, error = %why, "no thread to ask a storage how full it is");
+        keep(core, storlink.id, None);
+    }
+    (ended, patience)
 }
 
 /// Marks the directory of a storlink that was made before there were marks, as soon as it holds a volume that it must hold:

@@ -33,6 +33,8 @@ impl Operation for DeleteTemplate {
             Ok((template, disks))
         })?;
         off(core, &template, "shut it down before deleting it")?;
+        // Where a storlink is gone, nothing could be undone either, so nothing is begun there.
+        disks.iter().try_for_each(|(_, place)| (core.volumes)(place)?.usage().map(drop))?;
         // A guest that switched itself off left its definition.
         let mut finish = vec![Compensation::Undefine { vm: Template::domain(self.template) }];
         for (Disk { storlink, volume, .. }, place) in disks {

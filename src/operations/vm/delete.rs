@@ -26,10 +26,8 @@ impl Operation for DeleteVm {
         if state.is_active() {
             return Err(wrong_state(name, state, "shut it down before deleting it"));
         }
-        for disk in &machine.disks {
-            // Where a storlink is gone, nothing could be undone either, so nothing is begun.
-            machine.driver(core, disk)?.usage()?;
-        }
+        // Where a storlink is gone, nothing could be undone either, so nothing is begun there.
+        machine.disks.iter().try_for_each(|disk| machine.driver(core, disk)?.usage().map(drop))?;
         work.step(&Compensation::Redefine { vm: self.vm }, || core.hypervisor.undefine(self.vm))?;
         let mut purge = Vec::new();
         for disk in &machine.disks {
