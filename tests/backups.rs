@@ -20,7 +20,7 @@ use pengx::operations::vm::{CreateVm, DeleteVm, PoweroffVm, StartVm, SuspendVm};
 use pengx::store::{backups, disks, snapshots};
 
 use crate::harness::app::{App, PATIENCE, Site};
-use crate::harness::backing::{disks_of, fill, flat, freeze, path, same, text};
+use crate::harness::images::{fill, same, text};
 use crate::harness::world::World;
 
 /// A server with a storlink and a VM of two disks, 4 and 2 MiB, which is off.
@@ -41,13 +41,13 @@ impl Shelf {
         let template = app.template(storlink, format);
         let vm = app.run(app.vm_of(storlink, Some(template), "web1")).unwrap();
         let shelf = Self { app, vm };
-        fill(&shelf.image(1), format.word(), 0x31, 512, 700);
+        fill(&shelf.image(1), format, 0x31, 512, 700);
         shelf
     }
 
     /// Of the disk of this order.
     fn image(&self, order: usize) -> PathBuf {
-        path(&self.app, &disks_of(&self.app, self.vm)[order])
+        self.app.path(&self.app.disks(self.vm)[order])
     }
 
     fn create(&self) -> Result<BackupId> {
@@ -77,10 +77,10 @@ impl Shelf {
 
     /// Raw copies of what its disks show now.
     fn shown(&self, name: &str) -> Vec<PathBuf> {
-        let all = disks_of(&self.app, self.vm);
+        let all = self.app.disks(self.vm);
         let copy = |disk: &Disk| {
             let to = self.app.site.dir.path().join(format!("{name}-{}", disk.order));
-            flat(&path(&self.app, disk), disk.format.word(), &to);
+            self.app.flat(disk, &to);
             to
         };
         all.iter().map(copy).collect()
@@ -99,7 +99,7 @@ impl Shelf {
         let copies = self.copies(backup);
         assert_eq!(copies.len(), shown.len());
         for (copy, shown) in copies.iter().zip(shown) {
-            assert!(same(&path(&self.app, copy), "qcow2", shown, "raw"), "disk {}", copy.order);
+            assert!(same((&self.app.path(copy), Format::Qcow2), (shown, Format::Raw)), "disk {}", copy.order);
         }
     }
 
@@ -107,7 +107,7 @@ impl Shelf {
         let now = self.shown("now");
         assert_eq!(now.len(), shown.len());
         for (order, (now, shown)) in now.iter().zip(shown).enumerate() {
-            assert!(same(now, "raw", shown, "raw"), "disk {order}");
+            assert!(same((now, Format::Raw), (shown, Format::Raw)), "disk {order}");
         }
     }
 }
@@ -119,9 +119,9 @@ fn a_backup_holds_what_the_disks_held_whatever_the_vm_does_and_is_on() {
             for state in [PowerState::Shutdown, PowerState::Running, PowerState::Paused] {
                 let shelf = Shelf::on(Site::new(), format);
                 for n in 0..on_snapshots {
-                    freeze(&shelf.app, shelf.vm, &format!("s{n}"));
+                    shelf.app.freeze(shelf.vm, &format!("s{n}"));
                     for order in [0, 1] {
-                        fill(&shelf.image(order), "qcow2", 0x41 + n as u8, 64 * n as u64 + 32, 200);
+                        fill(&shelf.image(order), Format::Qcow2, 0x41 + n as u8, 64 * n as u64 + 32, 200);
                     }
                 }
                 let shown = shelf.shown("before");
@@ -134,7 +134,7 @@ fn a_backup_holds_what_the_disks_held_whatever_the_vm_does_and_is_on() {
                 let backup = shelf.create().unwrap();
                 shelf.assert_holds(backup, &shown);
                 shelf.assert_shows(&shown);
-                let info = qemu_info(&path(&shelf.app, &shelf.copies(backup)[0]));
+                let info = qemu_info(&shelf.app.path(&shelf.copies(backup)[0]));
                 assert!(info.contains("zstd") && !info.contains("backing"), "{info}");
                 shelf.verify(backup).unwrap();
                 shelf.app.assert_at_rest();
@@ -150,8 +150,8 @@ fn qemu_info(image: &std::path::Path) -> String {
 #[test]
 fn it_needs_nothing_else_and_comes_back_when_all_else_is_gone() {
     let shelf = Shelf::new();
-    freeze(&shelf.app, shelf.vm, "s");
-    fill(&shelf.image(0), "qcow2", 0x77, 100, 300);
+    shelf.app.freeze(shelf.vm, "s");
+    fill(&shelf.image(0), Format::Qcow2, 0x77, 100, 300);
     let shown = shelf.shown("before");
     shelf.start();
     let backup = shelf.create().unwrap();
@@ -190,7 +190,7 @@ fn what_is_written_meanwhile_is_in_the_disk_and_not_in_the_backup() {
         for disk in &on.disks {
             let VolumeSource::File(overlay) = &disk.source;
             assert_eq!(disk.backing.len(), 1, "{disk:?}");
-            fill(overlay, "qcow2", 0x55, 64, 128);
+            fill(overlay, Format::Qcow2, 0x55, 64, 128);
         }
         fake.release(Verb::StartBlockJob);
         making.join().unwrap().unwrap()
@@ -198,18 +198,18 @@ fn what_is_written_meanwhile_is_in_the_disk_and_not_in_the_backup() {
     shelf.app.assert_at_rest();
     shelf.assert_holds(backup, &before);
     for shown in &before {
-        fill(shown, "raw", 0x55, 64, 128);
+        fill(shown, Format::Raw, 0x55, 64, 128);
     }
     shelf.assert_shows(&before);
     // Back to how it was at that instant.
     shelf.app.run(PoweroffVm { vm: shelf.vm }).unwrap();
     shelf.restore(backup).unwrap();
     for shown in &before {
-        assert!(!same(shown, "raw", &shelf.image(0), "qcow2"));
+        assert!(!same((shown, Format::Raw), (&shelf.image(0), Format::Qcow2)));
     }
     let copies = shelf.copies(backup);
-    for (copy, disk) in copies.iter().zip(disks_of(&shelf.app, shelf.vm)) {
-        assert!(same(&path(&shelf.app, copy), "qcow2", &path(&shelf.app, &disk), "qcow2"));
+    for (copy, disk) in copies.iter().zip(shelf.app.disks(shelf.vm)) {
+        assert!(same((&shelf.app.path(copy), Format::Qcow2), (&shelf.app.path(&disk), Format::Qcow2)));
     }
 }
 
@@ -230,13 +230,13 @@ fn disks_come_back_where_they_are_now_and_in_the_format_that_they_have_now() {
     let data = CreateDisk { vm: shelf.vm, storlink: second, size: MiB(3), format: None, desc: "data".to_owned() };
     shelf.app.run(data.clone()).unwrap();
     let backup = shelf.create().unwrap();
-    let had = disks_of(&shelf.app, shelf.vm);
+    let had = shelf.app.disks(shelf.vm);
     // Disk 1 is gone by now, and there is a new disk 3.
     let gone = had[1].id;
     shelf.app.run(pengx::operations::disk::DeleteDisk { vm: shelf.vm, disk: gone }).unwrap();
     shelf.app.store().write_tx(|tx| disks::hand_over(tx, had[2].id, had[2].owner, 5, None)).unwrap();
     shelf.restore(backup).unwrap();
-    let now = disks_of(&shelf.app, shelf.vm);
+    let now = shelf.app.disks(shelf.vm);
     let told: Vec<_> = now.iter().map(|disk| (disk.order, disk.storlink, disk.format, disk.size)).collect();
     let first = StorlinkId(1);
     assert_eq!(
@@ -254,7 +254,7 @@ fn disks_come_back_where_they_are_now_and_in_the_format_that_they_have_now() {
     shelf.app.run(pengx::operations::disk::DeleteDisk { vm, disk: now[2].id }).unwrap();
     shelf.app.run(CreateDisk { format: Some(Format::Raw), ..data }).unwrap();
     shelf.restore(backup).unwrap();
-    let now = disks_of(&shelf.app, shelf.vm);
+    let now = shelf.app.disks(shelf.vm);
     assert_eq!((now[2].storlink, now[2].format), (second, Format::Raw));
     assert!(other.join(now[2].volume.as_str()).exists());
     let kept = shelf.app.store().read(|c| snapshots::of_vm(c, vm)).unwrap();
@@ -312,7 +312,7 @@ fn a_manifest_tells_people_all_that_it_takes() {
     assert_eq!(macs, row.config.nics.iter().map(|nic| nic.mac.to_string()).collect::<Vec<_>>());
     // The hashes are those that anybody's tool gives.
     for (entry, copy) in manifest["disks"].as_array().unwrap().iter().zip(shelf.copies(backup)) {
-        let image = path(&shelf.app, &copy);
+        let image = shelf.app.path(&copy);
         assert_eq!(entry["volume"], copy.volume.as_str());
         assert_eq!(entry["file_bytes"], std::fs::metadata(&image).unwrap().len());
         let said = std::process::Command::new("sha256sum").arg(&image).output().unwrap();
@@ -333,7 +333,7 @@ fn large(app: &App) -> VmId {
         ..app.vm_of(storlink, None, "web1")
     };
     let vm = app.run(wish).unwrap();
-    let image = path(app, &disks_of(app, vm)[0]);
+    let image = app.path(&app.disks(vm)[0]);
     let mut noise = std::fs::File::open("/dev/urandom").unwrap();
     let mut file = std::fs::OpenOptions::new().write(true).open(image).unwrap();
     std::io::copy(&mut std::io::Read::take(&mut noise, 36 << 20), &mut file).unwrap();

@@ -428,9 +428,9 @@ async fn rows_of_later_releases_say_so() {
     let refusal = refusal(&settings);
     let server = Server::over(app, routes(gate, settings), refusal, Limits::default()).await;
     server
-        .ask(&format!("POST /vms/{ID}/copy/"))
+        .ask(&format!("POST /vms/{ID}/migrate/"))
         .await
-        .failed(501, "POST /vms/:vm/copy/ is not available in this release");
+        .failed(501, "POST /vms/:vm/migrate/ is not available in this release");
     let answer = server.ask(&format!("PATCH /templates/{ID}/")).await;
     answer.failed(405, "PATCH");
     assert_eq!(answer.header("allow"), Some("GET, PUT, DELETE, HEAD, OPTIONS"));

@@ -10,7 +10,7 @@ use pengx::operations::vm::{CreateVm, PoweroffVm, StartVm, SuspendVm};
 use pengx::store::vms;
 
 use crate::harness::app::App;
-use crate::harness::images::{assert_whole, content, contents, of_snapshot, of_vm, snapshots_of, write};
+use crate::harness::images::{assert_whole, content, contents, of_snapshot, snapshots_of, write};
 
 /// A site with a VM of two disks of 16 blocks each.
 fn with_vm() -> (App, VmId) {
@@ -49,7 +49,7 @@ fn runs_on(app: &App, vm: VmId) -> Option<SnapshotId> {
 
 /// What the disk that it boots from shows.
 fn shown(app: &App, vm: VmId) -> Vec<u8> {
-    content(app, &of_vm(app, vm)[0])
+    content(app, &app.disks(vm)[0])
 }
 
 fn frozen(app: &App, snapshot: &Snapshot) -> Vec<u8> {
@@ -77,7 +77,7 @@ fn what_is_frozen_stays_and_the_vm_goes_on() {
         if state == PowerState::Paused {
             app.run(SuspendVm { vm }).unwrap();
         }
-        let before = of_vm(&app, vm);
+        let before = app.disks(vm);
         let first = take(&app, vm, "first");
         write(&app, vm, 0, 1, 8);
         let second = take(&app, vm, "second");
@@ -92,11 +92,11 @@ fn what_is_frozen_stays_and_the_vm_goes_on() {
         assert_eq!(of_snapshot(&app, first.id), owned.collect::<Vec<_>>());
         let like = |disk: Disk| (disk.order, disk.size, disk.desc, disk.format, disk.storlink);
         let of_it = |disks: Vec<Disk>| disks.into_iter().map(like).collect::<Vec<_>>();
-        assert_eq!(of_it(of_vm(&app, vm)), of_it(of_snapshot(&app, first.id)));
+        assert_eq!(of_it(app.disks(vm)), of_it(of_snapshot(&app, first.id)));
         assert_eq!(frozen(&app, &first), blocks(&[(1, 7)]));
         assert_eq!(frozen(&app, &second), blocks(&[(1, 8)]));
         assert_eq!(shown(&app, vm), blocks(&[(1, 8), (2, 3)]));
-        assert_eq!(content(&app, &of_vm(&app, vm)[1]), blocks(&[(15, 9)]));
+        assert_eq!(content(&app, &app.disks(vm)[1]), blocks(&[(15, 9)]));
         let now = app.site.hypervisor.domain(vm).unwrap().unwrap().state;
         assert_eq!(now, state);
         app.assert_at_rest();
@@ -145,7 +145,7 @@ fn disks_that_came_and_went_since_are_as_the_snapshot_has_them() {
     write(&app, vm, 1, 4, 4);
     let first = take(&app, vm, "first");
     // Its overlay goes, what it was on stays.
-    app.run(DeleteDisk { vm, disk: of_vm(&app, vm)[1].id }).unwrap();
+    app.run(DeleteDisk { vm, disk: app.disks(vm)[1].id }).unwrap();
     assert_whole(&app);
     let (storlink, desc) = (StorlinkId(1), String::new());
     for size in [2, 3] {
@@ -153,12 +153,12 @@ fn disks_that_came_and_went_since_are_as_the_snapshot_has_them() {
     }
     assert_whole(&app);
     let orders = |disks: &[Disk]| disks.iter().map(|disk| (disk.order, disk.size.0)).collect::<Vec<_>>();
-    assert_eq!(orders(&of_vm(&app, vm)), [(0, 1), (1, 2), (2, 3)]);
+    assert_eq!(orders(&app.disks(vm)), [(0, 1), (1, 2), (2, 3)]);
     write(&app, vm, 2, 40, 6);
     restore(&app, vm, &first);
     assert_whole(&app);
-    assert_eq!(orders(&of_vm(&app, vm)), [(0, 1), (1, 1)]);
-    assert_eq!(content(&app, &of_vm(&app, vm)[1]), blocks(&[(4, 4)]));
+    assert_eq!(orders(&app.disks(vm)), [(0, 1), (1, 1)]);
+    assert_eq!(content(&app, &app.disks(vm)[1]), blocks(&[(4, 4)]));
     let kept = snapshots_of(&app, vm).pop().unwrap();
     let of_it = of_snapshot(&app, kept.id);
     assert_eq!(orders(&of_it), [(0, 1), (1, 2), (2, 3)]);
@@ -168,7 +168,7 @@ fn disks_that_came_and_went_since_are_as_the_snapshot_has_them() {
     let second = take(&app, vm, "second");
     delete(&app, vm, &second);
     assert_whole(&app);
-    assert_eq!(content(&app, &of_vm(&app, vm)[2])[40], 6);
+    assert_eq!(content(&app, &app.disks(vm)[2])[40], 6);
     app.assert_at_rest();
 }
 
@@ -179,7 +179,7 @@ fn a_vm_on_raw_images_goes_down_into_them_again() {
         let storlink = app.storlink();
         let vm = made(&app, storlink, Format::Raw);
         write(&app, vm, 0, 0, 1);
-        let before = of_vm(&app, vm);
+        let before = app.disks(vm);
         if running {
             app.run(StartVm { vm }).unwrap();
         }
@@ -188,7 +188,7 @@ fn a_vm_on_raw_images_goes_down_into_them_again() {
         delete(&app, vm, &first);
         assert_whole(&app);
         // The image that the VM was made with is its own again.
-        assert_eq!(of_vm(&app, vm), before);
+        assert_eq!(app.disks(vm), before);
         assert_eq!((shown(&app, vm), runs_on(&app, vm)), (blocks(&[(0, 1), (5, 2)]), None));
         app.assert_at_rest();
     }

@@ -156,8 +156,6 @@ pub enum BlockJob {
     /// Writes what `top` holds into the image right below it, and takes `top` out of the chain. If the guest writes to
     /// `top`, the job gets ready and waits for [`Hypervisor::pivot`]; else it ends by itself.
     Commit { top: VolumeSource, base: VolumeSource },
-    /// Copies into the image that the guest writes to whatever is above `base`, or everything, and ends by itself.
-    Pull { base: Option<VolumeSource> },
     /// Copies all that the guest sees into an image that is there, empty and of the right size. When it is ready, every
     /// write goes to both before the guest hears that it is done, so both hold the same until [`Hypervisor::pivot`].
     Mirror { to: Layer },
@@ -173,9 +171,6 @@ impl BlockJob {
         let why = match self {
             Self::Commit { top, base } if place(base)? != place(top)? + 1 => {
                 format!("{} is not right below {}", path(base), path(top))
-            }
-            Self::Pull { base: Some(base) } if place(base)? == 0 => {
-                format!("{} is what the guest writes to", path(base))
             }
             Self::Mirror { to } if chain.iter().any(|layer| layer.source == to.source) => {
                 format!("{} is in the chain of the disk already", path(&to.source))

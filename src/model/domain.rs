@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::{DiskId, Format, Layer, Mac, MiB, Secret, VmId, VolumeSource, words};
+use super::{Format, Layer, Mac, MiB, Secret, VmId, VolumeSource, words};
 
 /// Everything a hypervisor needs to define a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,6 @@ pub enum CacheMode {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskSpec {
-    pub id: DiskId,
     /// The backend makes the target from it: 0 is `vda` or `xvda`.
     pub order: u32,
     pub source: VolumeSource,

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hypervisor::Start;
-use crate::model::{Compensation, DomainSpec, StorlinkId, StorlinkLevel, StorlinkType, Vm, VmId};
+use crate::model::{Compensation, DiskOwner, DomainSpec, StorlinkId, StorlinkLevel, StorlinkType, Vm, VmId};
 use crate::storage::VolumeDriver;
 use crate::store::{disks, vms};
 
@@ -29,7 +29,8 @@ pub(super) fn apply(core: &Core, compensation: &Compensation) -> Result<()> {
         Compensation::DetachDisk { vm, order } => if_active(core, *vm, || core.hypervisor.detach_disk(*vm, *order)),
         Compensation::DetachNic { vm, mac } => if_active(core, *vm, || core.hypervisor.detach_nic(*vm, *mac)),
         Compensation::AttachDisk { vm, disk } => as_rows_say(core, *vm, |spec| {
-            let disk = spec.disks.iter().find(|known| known.id == *disk);
+            let row = core.store.read(|c| disks::find(c, *disk))?.filter(|row| row.owner == DiskOwner::Vm(*vm));
+            let disk = row.and_then(|row| spec.disks.iter().find(|known| known.order == row.order));
             disk.map_or(Ok(()), |disk| core.hypervisor.attach_disk(*vm, disk))
         }),
         Compensation::ResetMemory { vm } => with_row(core, *vm, |row| {

@@ -109,7 +109,6 @@ impl Machine {
 /// What the hypervisor is told about a disk on these images. Its volume must be there.
 pub fn disk_spec(driver: &dyn VolumeDriver, disk: &Disk, backing: Vec<Layer>) -> Result<DiskSpec> {
     Ok(DiskSpec {
-        id: disk.id,
         order: disk.order,
         source: driver.source(&disk.volume)?,
         format: disk.format,

@@ -180,12 +180,9 @@ fn has_moved(core: &Core, machine: &Machine, disk: &Disk, copy: &Disk) -> Result
 
 /// Why a copy did not get ready.
 fn ended(core: &Core, machine: &Machine, copies: &Copies, copy: &Disk, error: Error) -> Error {
-    match error.kind() {
-        ErrorKind::WrongState { .. } => powered_off(core, machine, error),
-        ErrorKind::Refused { .. } => match core.hypervisor.block_job(machine.vm.id, copy.order) {
-            Ok(None) => stopped(core, machine, copies, copy).caused_by(error),
-            _ => error,
-        },
+    let error = powered_off(core, machine, error);
+    match (error.kind(), core.hypervisor.block_job(machine.vm.id, copy.order)) {
+        (ErrorKind::Refused { .. }, Ok(None)) => stopped(core, machine, copies, copy).caused_by(error),
         _ => error,
     }
 }
@@ -204,7 +201,8 @@ fn stopped(core: &Core, machine: &Machine, copies: &Copies, copy: &Disk) -> Erro
 /// A guest that switches itself off takes the copying with it.
 fn powered_off(core: &Core, machine: &Machine, error: Error) -> Error {
     match (error.kind(), state_now(core, machine.vm.id)) {
-        (ErrorKind::WrongState { .. }, Ok(state)) if !state.is_active() => {
+        (ErrorKind::Cancelled { .. }, _) => error,
+        (_, Ok(state)) if !state.is_active() => {
             let needs = "it went off while its disks were copied; they are where they were";
             Error::wrong_state(format!("vm {}", machine.vm.name), state.word(), needs).caused_by(error)
         }

@@ -11,8 +11,8 @@ use super::hostile::{Case, Secret, cases, text};
 use super::races::{at_once, both, with_status};
 use super::storlinks::{SmallDisk, create};
 use crate::harness::app::{PATIENCE, make_image, qemu_img};
-use crate::harness::chains::{allocated, assert_same, qemu_io};
 use crate::harness::http::Answer;
+use crate::harness::images::{allocated, assert_same, fill};
 use crate::harness::world::World;
 
 const CALLS: [&str; 3] = ["copy", "template", "smigrate"];
@@ -195,12 +195,12 @@ fn what_is_sparse_stays_sparse() {
     const NEAR: u64 = 4 << 20;
     let scene = Scene::new();
     scene.app.second_storlink();
-    for format in ["qcow2", "raw"] {
+    for format in [Format::Qcow2, Format::Raw] {
         let body = format!("<os_disk_size>1024</os_disk_size><disk_format>{format}</disk_format>");
         assert_eq!(scene.create_vm("web1", &body).status, 201);
         let vm = scene.http.get("/vms/").ids("vm")[0].clone();
         for at in [0, 300, 700, 1022] {
-            qemu_io(&["-f", format, "-c", &format!("write -q -P 7 {at}M 1M"), text(&scene.image(&vm))]);
+            fill(&scene.image(&vm), format, 7, at << 10, 1 << 10);
         }
         let flat = scene.app.site.dir.path().join("flat");
         scene.app.flat(&scene.app.disks(vm.parse().unwrap())[0], &flat);
@@ -211,7 +211,7 @@ fn what_is_sparse_stays_sparse() {
             let is_near = |image: &Path| {
                 let (is, was) = (allocated(image), 4 << 20);
                 assert!(is < was + NEAR, "{format}, runs: {runs}: {is} bytes where {was} are data");
-                assert_same((&flat, Format::Raw), (image, format.parse().unwrap()));
+                assert_same((&flat, Format::Raw), (image, format));
             };
             for which in ["copy", "template"] {
                 let answer = scene.call(which, &vm, "other", "2");

@@ -12,6 +12,7 @@ use pengx::store::{disks, nics, tasks as rows, vms};
 use super::Scene;
 use crate::harness::app::{PATIENCE, wait_until};
 use crate::harness::http::Answer;
+use crate::harness::images::images_of;
 use crate::harness::world::World;
 
 /// So many calls at once.
@@ -374,8 +375,7 @@ fn ten_disks_and_ten_interfaces_at_once_each_have_a_place_of_their_own() {
     let running = scene.app.site.fake.running(id).unwrap();
     let definition = scene.app.site.fake.definitions().remove(0);
     for has in [&running, &definition] {
-        let plugged: BTreeSet<_> = has.disks.iter().map(|disk| (disk.order, disk.id)).collect();
-        assert_eq!(plugged, rows.iter().map(|disk| (disk.order, disk.id)).collect());
+        assert_eq!(images_of(has), scene.app.images(&rows));
         let macs: BTreeSet<_> = has.nics.iter().map(|nic| nic.mac).collect();
         assert_eq!(macs, nics.iter().map(|nic| nic.mac).collect());
     }

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use pengx::error::{Error, ErrorKind, Result};
 use pengx::hypervisor::{DomainType, FakeHypervisor, Hypervisor, LibvirtHypervisor, LibvirtOptions, Start};
 use pengx::model::{
-    CacheMode, DefinedDisk, DiskId, DiskSpec, DomainSpec, DomainStatus, Format, Mac, MiB, NicLink, NicSpec, PowerState,
-    Secret, VmId, VolumeSource,
+    CacheMode, DefinedDisk, DiskSpec, DomainSpec, DomainStatus, Format, Mac, MiB, NicLink, NicSpec, PowerState, Secret,
+    VmId, VolumeSource,
 };
 use uuid::Uuid;
 
@@ -89,7 +89,6 @@ fn connect_with(uri: &str, device_timeout: Duration) -> LibvirtHypervisor {
 fn disk_spec(order: u32, file: &Path) -> DiskSpec {
     DiskSpec {
         backing: Vec::new(),
-        id: DiskId(Uuid::new_v4()),
         order,
         source: VolumeSource::File(file.to_owned()),
         format: Format::Raw,
@@ -245,7 +244,6 @@ laws! {
     an_overlay_of_something_else_is_refused,
     the_leaf_is_committed_and_the_guest_moves,
     an_image_in_the_middle_is_committed,
-    images_are_pulled_up_to_a_base_or_all,
     a_disk_is_mirrored_elsewhere_and_the_guest_moves,
     what_is_aborted_leaves_the_guest_where_it_is,
     a_disk_has_one_job_and_each_disk_its_own,

@@ -89,7 +89,7 @@ fn every_harm_is_found_by_verify_and_undone_it_is_well_again() {
     let vm = large(&app);
     let shelf = Shelf { app, vm };
     let backup = shelf.create().unwrap();
-    let image = path(&shelf.app, &shelf.copies(backup)[0]);
+    let image = shelf.app.path(&shelf.copies(backup)[0]);
     let manifest = shelf.app.site.store_dir().join(format!("{backup}.json"));
     let (good_image, good_manifest) = (fs::read(&image).unwrap(), fs::read(&manifest).unwrap());
     assert!(good_image.len() > 33 << 20, "it has three blocks");
@@ -129,7 +129,7 @@ fn a_damaged_backup_can_be_deleted() {
         let backup = shelf.create().unwrap();
         let files = World::of(&shelf.app).files.len();
         let manifest = shelf.app.site.store_dir().join(format!("{backup}.json"));
-        let lost = if harm == 0 { manifest } else { path(&shelf.app, &shelf.copies(backup)[1]) };
+        let lost = if harm == 0 { manifest } else { shelf.app.path(&shelf.copies(backup)[1]) };
         fs::remove_file(lost).unwrap();
         shelf.delete(backup).unwrap();
         shelf.app.assert_at_rest();
@@ -161,7 +161,7 @@ fn a_storlink_that_is_gone_is_no_finding() {
 fn tables_that_contradict_one_another_are_found_by_the_tool() {
     let shelf = Shelf::new();
     let backup = shelf.create().unwrap();
-    let image = path(&shelf.app, &shelf.copies(backup)[0]);
+    let image = shelf.app.path(&shelf.copies(backup)[0]);
     // The first entry of the first table now points far outside.
     let file = fs::File::options().read(true).write(true).open(&image).unwrap();
     let mut l1 = [0; 8];

@@ -121,8 +121,8 @@ fn a_restore_to_a_full_storlink_leaves_the_vm_as_it_was() {
         .unwrap();
     let wish = CreateVm { os_disk_size: Some(MiB(8)), ..shelf.app.vm_of(small, None, "web2") };
     let vm = shelf.app.run(wish).unwrap();
-    let image = disk.0.path().join(disks_of(&shelf.app, vm)[0].volume.as_str());
-    fill(&image, "qcow2", 0x42, 0, 6 << 10);
+    let image = disk.0.path().join(shelf.app.disks(vm)[0].volume.as_str());
+    fill(&image, Format::Qcow2, 0x42, 0, 6 << 10);
     let (name, desc) = ("b".parse().unwrap(), String::new());
     let backup = shelf.app.run(CreateBackup { vm, name, storlink: StorlinkId(1), desc }).unwrap();
     let restore = || shelf.app.run(RestoreBackup { vm, backup });

@@ -101,7 +101,7 @@ fn what_is_booted_has_the_vms_size_no_network_and_overlays_on_the_backup() {
         assert!(spec.nics.iter().all(|nic| nic.link == NicLink::Unplugged));
         assert_eq!(spec.disks.len(), 2);
         for (disk, copy) in spec.disks.iter().zip(&copies) {
-            let below = VolumeSource::File(path(&shelf.app, copy));
+            let below = VolumeSource::File(shelf.app.path(copy));
             assert_eq!(disk.backing, [Layer { source: below, format: Format::Qcow2 }]);
             assert_eq!(disk.order, copy.order);
         }

@@ -107,7 +107,7 @@ fn two_restores_of_one_deleted_vm_make_one_vm() {
     a.unwrap();
     b.unwrap();
     let kept = shelf.app.store().read(|c| snapshots::of_vm(c, shelf.vm)).unwrap();
-    assert_eq!((kept.len(), disks_of(&shelf.app, shelf.vm).len()), (1, 2));
+    assert_eq!((kept.len(), shelf.app.disks(shelf.vm).len()), (1, 2));
     shelf.start();
     shelf.app.assert_at_rest();
 }

@@ -7,6 +7,7 @@ use pengx::store::{backups, disks, nics, snapshots, vms};
 use super::{Api, NOBODY, Stock, file, vm};
 use crate::harness::app::{PATIENCE, Site};
 use crate::harness::http::Answer;
+use crate::harness::images::images_of;
 use crate::harness::world::World;
 
 impl Api {
@@ -166,7 +167,7 @@ fn a_restore_puts_everything_back_and_keeps_what_was_there() {
     assert!(frozen.iter().map(|d| d.id).eq(old.iter().chain([&added]).map(|d| d.id)));
     let definition = api.app.site.fake.definitions().into_iter().find(|spec| spec.id == vm).unwrap();
     assert_eq!((definition.title.as_str(), definition.vcpus, definition.nics.len()), ("web1", 1, 2));
-    assert!(definition.disks.iter().map(|disk| disk.id).eq(new.iter().map(|disk| disk.id)));
+    assert_eq!(images_of(&definition), api.app.images(&new));
     assert_eq!(api.post(&format!("/vms/{id}/start/"), "").status, 200);
     api.app.assert_at_rest();
 }

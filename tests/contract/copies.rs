@@ -9,8 +9,8 @@ use pengx::store::{pms, snapshots, storlinks};
 
 use super::{Api, NOBODY, Stock, file};
 use crate::harness::app::PATIENCE;
-use crate::harness::chains::assert_same;
 use crate::harness::http::Answer;
+use crate::harness::images::assert_same;
 use crate::harness::world::World;
 
 /// A site with two storlinks and a VM with data on two disks, made from the template.
@@ -33,7 +33,7 @@ impl Scene {
         let vm: VmId = api.vm_id("web1").parse().unwrap();
         let scene = Self { api, stock, vm };
         for disk in scene.disks() {
-            scene.api.app.write(&disk, 64, 512, 0x5a);
+            scene.api.app.fill(&disk, 0x5a, 64, 512);
             scene.api.app.flat(&disk, &scene.expected(disk.order));
         }
         scene

@@ -7,7 +7,7 @@ use pengx::store::vms;
 use super::{Api, NOBODY, Stock, file};
 use crate::harness::app::Site;
 use crate::harness::http::Answer;
-use crate::harness::images::{assert_whole, contents, of_snapshot, of_vm, write};
+use crate::harness::images::{assert_whole, contents, of_snapshot, write};
 use crate::harness::world::World;
 
 impl Api {
@@ -74,14 +74,14 @@ fn snapshots_are_taken_listed_restored_started_and_deleted() {
     api.restored(&vm, &first).done(201, "vm web1 is restored to snapshot a &amp; b");
     api.started(&vm, &second).done(200, "vm web1 is started from snapshot a &amp; b");
     assert_eq!(api.status(&vm), "RUNNING");
-    assert_eq!(contents(&api.app, &of_vm(&api.app, vm.parse().unwrap()))[0].1[0], 2);
+    assert_eq!(contents(&api.app, &api.app.disks(vm.parse().unwrap()))[0].1[0], 2);
     assert_eq!(contents(&api.app, &of_snapshot(&api.app, all[2].parse().unwrap()))[0].1[0], 3);
 
     api.dropped(&vm, &second).empty_204();
     api.dropped(&vm, &first).empty_204();
     assert_whole(&api.app);
     assert_eq!(api.get(&uri).ids("snapshot"), [all[2].as_str()]);
-    assert_eq!(contents(&api.app, &of_vm(&api.app, vm.parse().unwrap()))[0].1[0], 2);
+    assert_eq!(contents(&api.app, &api.app.disks(vm.parse().unwrap()))[0].1[0], 2);
     assert_eq!(contents(&api.app, &of_snapshot(&api.app, all[2].parse().unwrap()))[0].1[0], 3);
     api.power(&vm, "poweroff");
     api.http.delete(&format!("/vms/{vm}/")).empty_204();
@@ -216,7 +216,7 @@ fn the_vm_goes_on_where_it_is_told_and_goes_back_to_where_it_was() {
     api.dropped(&vm, &first).empty_204();
     assert_eq!(places(&disks), std::slice::from_ref(&stock.storlink));
     assert_whole(&api.app);
-    assert_eq!(contents(&api.app, &of_vm(&api.app, vm.parse().unwrap()))[0].1[0], 1);
+    assert_eq!(contents(&api.app, &api.app.disks(vm.parse().unwrap()))[0].1[0], 1);
     api.app.assert_at_rest();
 }
 

@@ -14,7 +14,7 @@ use pengx::store::{backups, disks, snapshots, vms};
 
 use super::{Scenario, made, state};
 use crate::harness::app::App;
-use crate::harness::backing::{disks_of, freeze};
+use crate::harness::images::images_of;
 use crate::harness::world::World;
 
 type Subject = Option<VmId>;
@@ -50,7 +50,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 
 fn frozen(app: &App) -> Subject {
     let vm = made(app);
-    freeze(app, vm, "s");
+    app.freeze(vm, "s");
     Some(vm)
 }
 
@@ -122,7 +122,7 @@ fn is_backed_up(app: &App) -> bool {
 /// The running domain has its own disks, and no overlay of the backup.
 fn stands_on_its_disks(app: &App, vm: Subject) -> bool {
     let has = app.site.fake.running(vm.unwrap()).unwrap();
-    let must = disks_of(app, vm.unwrap());
+    let must = app.disks(vm.unwrap());
     has.disks.iter().zip(&must).all(|(has, must)| {
         let VolumeSource::File(file) = &has.source;
         file.ends_with(must.volume.as_str()) && has.backing.len() == usize::from(must.backing.is_some())
@@ -133,12 +133,12 @@ fn stands_on_its_disks(app: &App, vm: Subject) -> bool {
 fn is_restored(app: &App, vm: Subject) -> bool {
     let vm = vm.unwrap();
     let Some(row) = app.store().read(|c| vms::find(c, vm)).unwrap() else { return false };
-    let (disks, files) = (disks_of(app, vm), World::of(app).files);
+    let (disks, files) = (app.disks(vm), World::of(app).files);
     let definition = app.site.fake.definitions().into_iter().find(|spec| spec.id == vm).unwrap();
     let kept = app.store().read(|c| snapshots::of_vm(c, vm)).unwrap().len();
     row.name == "web1"
         && disks.len() == 2
         && disks.iter().all(|disk| files.contains_key(disk.volume.as_str()))
-        && definition.disks.iter().map(|disk| disk.id).eq(disks.iter().map(|disk| disk.id))
+        && images_of(&definition) == app.images(&disks)
         && files.len() == 2 + 3 + 2 * kept
 }

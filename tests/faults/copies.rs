@@ -13,7 +13,7 @@ use pengx::tasks::Fate;
 
 use super::{Scenario, points_of, prepared, sweep};
 use crate::harness::app::{App, qemu_img};
-use crate::harness::chains::{assert_same, qemu_io, text};
+use crate::harness::images::{assert_same, fill, images_of, text};
 use crate::harness::world::World;
 
 const OFF: u8 = 0;
@@ -93,7 +93,7 @@ fn prepare<const STATE: u8, const DISKS: usize, const CHAIN: bool>(app: &App) ->
     let format = Some(if DISKS == 1 { Format::Qcow2 } else { Format::Raw });
     let extra_disk_size = (DISKS == 2).then_some(MiB(2));
     let vm = app.run(CreateVm { format, extra_disk_size, ..app.vm_of(storlink, None, "web1") }).unwrap();
-    let fill = |at, byte| app.disks(vm).iter().for_each(|disk| app.write(disk, at, 512, byte));
+    let fill = |at, byte| app.disks(vm).iter().for_each(|disk| app.fill(disk, byte, at, 512));
     fill(0, 0x11);
     if CHAIN {
         app.freeze(vm, "s1");
@@ -163,7 +163,7 @@ fn is_copied(app: &App, vm: Option<VmId>) -> bool {
         && made.snapshot.is_none()
         && of_copy.iter().all(|nic| of_source.iter().all(|other| other.mac != nic.mac))
         && of_copy.iter().map(|nic| &nic.switch).eq(of_source.iter().map(|nic| &nic.switch))
-        && spec.disks.iter().map(|disk| disk.id).eq(app.disks(made.id).iter().map(|disk| disk.id))
+        && images_of(&spec) == app.images(&app.disks(made.id))
         && super::state(app, Some(made.id)) == Some(PowerState::Shutdown)
         && is_where_it_was(app, vm)
 }
@@ -202,10 +202,7 @@ fn agree(app: &App, vm: VmId) -> bool {
     let files = World::of(app).files;
     let definition = app.site.fake.definitions().into_iter().find(|spec| spec.id == vm).unwrap();
     let as_rows_say = |spec: &DomainSpec| {
-        spec.disks
-            .iter()
-            .map(|disk| (disk.order, disk.source.clone()))
-            .eq(rows.iter().map(|disk| (disk.order, VolumeSource::File(app.path(disk)))))
+        images_of(spec) == app.images(&rows)
             && spec.disks.iter().zip(&rows).all(|(disk, row)| disk.backing.is_empty() == row.backing.is_none())
     };
     files.keys().filter(|name| !name.starts_with("store2/")).eq(&here)
@@ -275,9 +272,7 @@ fn outlived(scenario: &Scenario) -> usize {
 
 /// To whatever each of its disks is on; and, as a mirror does that is ready, to the copy of it.
 fn guest_writes(app: &App, vm: VmId) {
-    let write = |image: &std::path::Path, format: Format| {
-        qemu_io(&["-f", format.word(), "-c", "write -q -P 0x44 1536k 64k", text(image)]);
-    };
+    let write = |image: &std::path::Path, format| fill(image, format, 0x44, 1536, 64);
     let rows = app.disks(vm);
     for disk in app.site.fake.running(vm).unwrap().disks {
         let VolumeSource::File(image) = &disk.source;

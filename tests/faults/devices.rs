@@ -12,6 +12,7 @@ use pengx::tasks::Fate;
 
 use super::{Scenario, made, started};
 use crate::harness::app::{App, PATIENCE, wait_until};
+use crate::harness::images::images_of;
 use crate::harness::world::World;
 
 /// Every VM here begins with disks 0 and 1 and two NICs.
@@ -89,11 +90,7 @@ fn agree(app: &App, vm: Option<VmId>, orders: &[u32], nics: usize, plugged: Opti
     let volumes = disk_rows.iter().map(|disk| disk.volume.to_string()).collect::<std::collections::BTreeSet<_>>();
     let definition = app.site.fake.definitions().into_iter().find(|spec| spec.id == vm).unwrap();
     let running = app.site.fake.running(vm);
-    let same_disks = |spec: &DomainSpec| {
-        let mut has: Vec<_> = spec.disks.iter().map(|disk| (disk.order, disk.id)).collect();
-        has.sort();
-        has.into_iter().eq(disk_rows.iter().map(|disk| (disk.order, disk.id)))
-    };
+    let same_disks = |spec: &DomainSpec| images_of(spec) == app.images(&disk_rows);
     disk_rows.iter().map(|disk| disk.order).eq(orders.iter().copied())
         && nic_rows.len() == nics
         && world.files.keys().eq(&volumes)

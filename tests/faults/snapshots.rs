@@ -12,7 +12,7 @@ use pengx::tasks::Fate;
 
 use super::{Scenario, state};
 use crate::harness::app::{App, PATIENCE, Site, wait_until};
-use crate::harness::images::{assert_whole, content, of_snapshot, of_vm, snapshots_of, write, write_running};
+use crate::harness::images::{assert_whole, content, of_snapshot, snapshots_of, write, write_running};
 use crate::harness::world::World;
 
 type Subject = Option<VmId>;
@@ -91,7 +91,7 @@ fn shows(app: &App, vm: Subject, frozen: &[&[u8]], leaf: &[u8]) -> bool {
     let all = snapshots_of(app, vm.unwrap());
     all.len() == frozen.len()
         && all.iter().zip(frozen).all(|(snapshot, bytes)| holds(&of_snapshot(app, snapshot.id)[0], bytes))
-        && holds(&of_vm(app, vm.unwrap())[0], leaf)
+        && holds(&app.disks(vm.unwrap())[0], leaf)
 }
 
 fn middle_is_gone(app: &App, vm: Subject) -> bool {
@@ -235,7 +235,7 @@ fn what_a_guest_writes_is_never_lost_whoever_dies() {
                 let all = snapshots_of(app, id).into_iter();
                 all.map(|s| (s.id, content(app, &of_snapshot(app, s.id)[0]))).collect::<Vec<_>>()
             };
-            let (before, mut leaf) = (frozen(&app), content(&app, &of_vm(&app, id)[0]));
+            let (before, mut leaf) = (frozen(&app), content(&app, &app.disks(id)[0]));
             let fake = app.site.fake.clone();
             let last_words = move |goes_off: bool| {
                 write_running(&fake, id, 0, 9, 9);
@@ -264,7 +264,7 @@ fn what_a_guest_writes_is_never_lost_whoever_dies() {
             let case = format!("{name}: {blow:?} at point {n}");
             let was = leaf.clone();
             leaf[9] = 9;
-            assert_eq!(content(&app, &of_vm(&app, id)[0]), leaf, "{case}");
+            assert_eq!(content(&app, &app.disks(id)[0]), leaf, "{case}");
             let known = |(id, _): &(SnapshotId, Vec<u8>)| before.iter().any(|(known, _)| known == id);
             let (old, new): (Vec<_>, Vec<_>) = frozen(&app).into_iter().partition(known);
             assert!(old.iter().all(|snapshot| before.contains(snapshot)), "{case}");
@@ -416,7 +416,7 @@ fn between_a_pivot_and_its_mark_a_guest_writes_nothing() {
         let app = app.restart();
         app.assert_at_rest();
         assert_whole(&app);
-        let shows = content(&app, &of_vm(&app, vm.unwrap())[0]);
+        let shows = content(&app, &app.disks(vm.unwrap())[0]);
         assert_eq!((shows[1], shows[2]), (1, second), "{case}");
     }
 }

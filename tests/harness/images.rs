@@ -3,11 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use pengx::exec::SystemRunner;
 use pengx::hypervisor::FakeHypervisor;
 use pengx::model::*;
+use pengx::operations::snapshot::TakeSnapshot;
+use pengx::operations::storlink::CreateStorlink;
 use pengx::store::{disks, snapshots, storlinks, templates, vms};
 
 use super::app::{App, qemu_img};
@@ -15,9 +18,102 @@ use super::app::{App, qemu_img};
 /// Each block of a disk holds one byte, again and again.
 pub const BLOCK: usize = 64 << 10;
 
-/// By order.
-pub fn of_vm(app: &App, vm: VmId) -> Vec<Disk> {
-    app.store().read(|c| disks::of_vm(c, vm)).unwrap()
+impl App {
+    /// A second storlink, beside the first one.
+    pub fn second_storlink(&self) -> StorlinkId {
+        let dir = self.site.second_dir();
+        std::fs::create_dir_all(&dir).unwrap();
+        self.storlink_at("store2", &dir)
+    }
+
+    pub fn storlink_at(&self, name: &str, dir: &Path) -> StorlinkId {
+        self.run(CreateStorlink {
+            name: name.parse().unwrap(),
+            link: text(dir).to_owned(),
+            kind: StorlinkType::Local,
+            level: StorlinkLevel::File,
+            desc: String::new(),
+            shared: false,
+        })
+        .unwrap()
+    }
+
+    /// By order.
+    pub fn disks(&self, vm: VmId) -> Vec<Disk> {
+        self.store().read(|c| disks::of_vm(c, vm)).unwrap()
+    }
+
+    pub fn path(&self, disk: &Disk) -> PathBuf {
+        let storlink = self.store().read(|c| storlinks::find(c, disk.storlink)).unwrap().unwrap();
+        PathBuf::from(storlink.link).join(disk.volume.as_str())
+    }
+
+    /// What a domain of these disks must have, by order.
+    pub fn images(&self, disks: &[Disk]) -> Vec<(u32, VolumeSource)> {
+        disks.iter().map(|disk| (disk.order, VolumeSource::File(self.path(disk)))).collect()
+    }
+
+    /// What the guest of a VM that is off sees of a disk is this byte from here on.
+    pub fn fill(&self, disk: &Disk, byte: u8, at_kib: u64, kib: u64) {
+        fill(&self.path(disk), disk.format, byte, at_kib, kib);
+    }
+
+    /// All that a guest sees of a disk, as a raw file.
+    pub fn flat(&self, disk: &Disk, to: &Path) {
+        flat(&self.path(disk), disk.format, to);
+    }
+
+    /// Takes a snapshot: all its disks become overlays on what they were.
+    pub fn freeze(&self, vm: VmId, name: &str) -> SnapshotId {
+        let (name, desc) = (name.parse().unwrap(), String::new());
+        self.run(TakeSnapshot { vm, name, storlink: StorlinkId(1), desc }).unwrap().id
+    }
+}
+
+/// What a domain writes to, by order.
+pub fn images_of(spec: &DomainSpec) -> Vec<(u32, VolumeSource)> {
+    let mut images: Vec<_> = spec.disks.iter().map(|disk| (disk.order, disk.source.clone())).collect();
+    images.sort_by_key(|(order, _)| *order);
+    images
+}
+
+/// Fills so many KiB with a byte, from an offset on, as a guest would.
+pub fn fill(image: &Path, format: Format, byte: u8, at_kib: u64, kib: u64) {
+    let command = format!("write -q -P {byte} {at_kib}k {kib}k");
+    let done = Command::new("qemu-io").args(["-f", format.word(), "-c", &command]).arg(image).output().unwrap();
+    // Some errors it only says.
+    assert!(done.status.success() && done.stdout.is_empty(), "{command} {}: {done:?}", image.display());
+}
+
+/// A raw copy of all that an image shows, on whatever it is.
+pub fn flat(image: &Path, format: Format, to: &Path) {
+    qemu_img(&["convert", "-U", "-f", format.word(), "-O", "raw", text(image), text(to)]);
+}
+
+/// To the byte; what is longer is zeros. A guest may hold one that it does not write to.
+pub fn same(a: (&Path, Format), b: (&Path, Format)) -> bool {
+    let formats = ["-f", a.1.word(), "-F", b.1.word()];
+    let done = Command::new("qemu-img").args(["compare", "-q", "-U"]).args(formats).args([a.0, b.0]).output().unwrap();
+    match done.status.code() {
+        Some(0) => true,
+        Some(1) => false,
+        _ => panic!("qemu-img compare {a:?} {b:?}: {done:?}"),
+    }
+}
+
+#[track_caller]
+pub fn assert_same(a: (&Path, Format), b: (&Path, Format)) {
+    assert!(same(a, b), "{a:?} and {b:?} differ");
+}
+
+/// In bytes.
+pub fn allocated(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).unwrap().blocks() * 512
+}
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
 }
 
 /// By order.
@@ -30,15 +126,10 @@ pub fn snapshots_of(app: &App, vm: VmId) -> Vec<Snapshot> {
     app.store().read(|c| snapshots::of_vm(c, vm)).unwrap()
 }
 
-pub fn path(app: &App, disk: &Disk) -> PathBuf {
-    let storlink = app.store().read(|c| storlinks::find(c, disk.storlink)).unwrap().unwrap();
-    Path::new(&storlink.link).join(disk.volume.as_str())
-}
-
 /// Writes the byte into one block of the disk of this order that the VM writes to.
 pub fn write(app: &App, vm: VmId, order: u32, block: usize, byte: u8) {
-    let disk = of_vm(app, vm).into_iter().find(|disk| disk.order == order).unwrap();
-    write_to(&path(app, &disk), disk.format, block, byte);
+    let disk = app.disks(vm).into_iter().find(|disk| disk.order == order).unwrap();
+    fill_block(&app.path(&disk), disk.format, block, byte);
 }
 
 /// As [`write()`], into the image that the guest has open, whatever the rows say.
@@ -46,21 +137,18 @@ pub fn write_running(fake: &FakeHypervisor, vm: VmId, order: u32, block: usize, 
     let running = fake.running(vm).unwrap();
     let disk = running.disks.iter().find(|disk| disk.order == order).unwrap();
     let VolumeSource::File(file) = &disk.source;
-    write_to(file, disk.format, block, byte);
+    fill_block(file, disk.format, block, byte);
 }
 
-fn write_to(file: &Path, format: Format, block: usize, byte: u8) {
-    let command = format!("write -q -P {byte} {} {BLOCK}", block * BLOCK);
-    let mut io = std::process::Command::new("qemu-io");
-    let done = io.args(["-f", format.word(), "-c", &command]).arg(file).output().unwrap();
-    assert!(done.status.success() && done.stdout.is_empty(), "{done:?}");
+fn fill_block(image: &Path, format: Format, block: usize, byte: u8) {
+    let kib = BLOCK as u64 >> 10;
+    fill(image, format, byte, block as u64 * kib, kib);
 }
 
 /// The byte of each block that the disk shows, down to the end of its chain, as the headers say it.
 pub fn content(app: &App, disk: &Disk) -> Vec<u8> {
     let raw = tempfile::NamedTempFile::new().unwrap();
-    let (from, to) = (path(app, disk), raw.path().to_str().unwrap());
-    qemu_img(&["convert", "-U", "-f", disk.format.word(), "-O", "raw", from.to_str().unwrap(), to]);
+    app.flat(disk, raw.path());
     let bytes = std::fs::read(raw.path()).unwrap();
     assert_eq!(bytes.len(), usize::try_from(disk.size.bytes()).unwrap(), "{disk:?}");
     let byte = |block: &[u8]| {
@@ -78,13 +166,12 @@ pub fn contents(app: &App, disks: &[Disk]) -> Vec<(u32, Vec<u8>)> {
 /// As [`assert_agreed`], and every image is sound.
 pub fn assert_whole(app: &App) {
     for file in assert_agreed(app) {
-        qemu_img(&["check", "-q", "-U", "-f", "qcow2", file.to_str().unwrap()]);
+        qemu_img(&["check", "-q", "-U", "-f", "qcow2", text(&file)]);
     }
 }
 
 /// Rows, headers, files and domains agree about every image of all VMs, and there is no other file but those of templates and
-/// discs.
-/// The images of the VMs that are qcow2.
+/// discs. Returns the images of the VMs that are qcow2.
 pub fn assert_agreed(app: &App) -> Vec<PathBuf> {
     let (all, templates, storlinks) = app
         .store()
@@ -112,7 +199,7 @@ pub fn assert_agreed(app: &App) -> Vec<PathBuf> {
         files.extend(entries.filter(|file| file.extension().is_none_or(|kind| kind != "iso")));
     }
     let rows = all.iter().flat_map(|(_, disks)| disks).chain(&templates);
-    let rows: BTreeSet<_> = rows.map(|disk| path(app, disk)).collect();
+    let rows: BTreeSet<_> = rows.map(|disk| app.path(disk)).collect();
     assert_eq!(files, rows, "files are on the left, what rows name is on the right");
     for (vm, disks) in &all {
         let below = |disk: &Disk| disk.backing.map(|id| disks.iter().find(|below| below.id == id).unwrap());
@@ -120,12 +207,12 @@ pub fn assert_agreed(app: &App) -> Vec<PathBuf> {
             let storlink = storlinks.iter().find(|storlink| storlink.id == disk.storlink).unwrap();
             let driver = pengx::storage::open(storlink, Arc::new(SystemRunner)).unwrap();
             let said = driver.layer(&disk.volume, disk.format).unwrap();
-            let wanted = below(disk).map(|below| (path(app, below), Some(below.format.word().to_owned())));
+            let wanted = below(disk).map(|below| (app.path(below), Some(below.format.word().to_owned())));
             assert_eq!(said.backing, wanted, "the header is on the left: {disk:?}");
         }
         let mut chains = Vec::new();
         for leaf in disks.iter().filter(|disk| disk.owner == DiskOwner::Vm(vm.id)) {
-            let layer = |disk: &Disk| Layer { source: VolumeSource::File(path(app, disk)), format: disk.format };
+            let layer = |disk: &Disk| Layer { source: VolumeSource::File(app.path(disk)), format: disk.format };
             let chain = std::iter::successors(Some(leaf), |disk| below(disk)).map(layer).collect();
             chains.push((leaf.order, chain));
         }
@@ -147,5 +234,5 @@ pub fn assert_agreed(app: &App) -> Vec<PathBuf> {
         }
     }
     let disks = all.iter().flat_map(|(_, disks)| disks);
-    disks.filter(|disk| disk.format == Format::Qcow2).map(|disk| path(app, disk)).collect()
+    disks.filter(|disk| disk.format == Format::Qcow2).map(|disk| app.path(disk)).collect()
 }

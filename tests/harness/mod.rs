@@ -1,8 +1,6 @@
 //! What tests stand on.
 
 pub mod app;
-pub mod backing;
-pub mod chains;
 pub mod counters;
 pub mod fuse;
 pub mod guest;

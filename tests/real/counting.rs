@@ -14,8 +14,8 @@ use pengx::store::{backups, disks};
 
 use super::bed::{Bed, HERE, THERE, whole_count};
 use crate::harness::app::App;
-use crate::harness::chains::allocated;
 use crate::harness::counters::{Count, Counter};
+use crate::harness::images::allocated;
 use crate::harness::images::{of_snapshot, snapshots_of};
 use crate::harness::whole::{Leaks, files};
 

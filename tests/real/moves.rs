@@ -14,9 +14,9 @@ use pengx::tasks::Fate;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::app::{App, PATIENCE, Site, wait_until};
-use crate::harness::chains::text;
 use crate::harness::counters::{Counter, at_one_moment};
 use crate::harness::guest::{golden, until_booted};
+use crate::harness::images::text;
 use crate::harness::libvirt::Libvirtd;
 
 /// So many bytes a second: nothing is moved before a test lets it.

@@ -101,7 +101,7 @@ impl Model {
                 assert_eq!(self.disks.insert(made.disk.order, blocks(&[])), None);
             }
             Op::DropDisk if self.disks.len() > 1 => {
-                let last = of_vm(app, vm).pop().unwrap();
+                let last = app.disks(vm).pop().unwrap();
                 app.run(DeleteDisk { vm, disk: last.id }).unwrap();
                 self.disks.remove(&last.order);
             }
@@ -167,7 +167,7 @@ impl Model {
         app.assert_at_rest();
         assert_whole(app);
         let shown = |disks: &[Disk]| contents(app, disks).into_iter().collect::<Disks>();
-        assert_eq!((shown(&of_vm(app, *vm)), runs_on(app, *vm)), (self.disks.clone(), self.on));
+        assert_eq!((shown(&app.disks(*vm)), runs_on(app, *vm)), (self.disks.clone(), self.on));
         let all = snapshots_of(app, *vm);
         assert_eq!(all.len(), self.frozen.len());
         for frozen in &self.frozen {

@@ -9,7 +9,6 @@ use pengx::store::disks;
 
 use super::*;
 use crate::harness::app::qemu_img;
-use crate::harness::images::path;
 use crate::harness::world::World;
 
 /// The image below, the one that the VM writes to, and a directory for what belongs to nobody.
@@ -100,8 +99,8 @@ fn a_chain_that_was_changed_by_hand_is_left_alone() {
             if running {
                 app.run(StartVm { vm }).unwrap();
             }
-            let (below, leaf) = (&of_snapshot(&app, first.id)[0], &of_vm(&app, vm)[0]);
-            let (below_path, leaf_path) = (path(&app, below), path(&app, leaf));
+            let (below, leaf) = (&of_snapshot(&app, first.id)[0], &app.disks(vm)[0]);
+            let (below_path, leaf_path) = (app.path(below), app.path(leaf));
             tamper(&below_path, &leaf_path, elsewhere.path());
             let said = said
                 .replace("{below}", below_path.to_str().unwrap())
@@ -146,7 +145,7 @@ fn a_branch_that_was_changed_by_hand_keeps_what_is_below_it() {
     write(&app, vm, 0, 2, 3);
     // The disk of `kept` takes the place of that of `first` once `second` is gone; this one is on it.
     delete(&app, vm, &second);
-    let leaf = path(&app, &of_vm(&app, vm)[0]);
+    let leaf = app.path(&app.disks(vm)[0]);
     qemu_img(&["rebase", "-q", "-u", "-f", "qcow2", "-b", "", leaf.to_str().unwrap()]);
     let before = World::of(&app);
     let refused = app.run(DeleteSnapshot { vm, snapshot: first.id }).unwrap_err();
@@ -165,7 +164,7 @@ fn a_broken_snapshot_that_nobody_needs_can_be_deleted() {
         let first = take(&app, vm, "first");
         let second = take(&app, vm, "second");
         restore(&app, vm, &first);
-        broken(&path(&app, &of_snapshot(&app, second.id)[0]));
+        broken(&app.path(&of_snapshot(&app, second.id)[0]));
         delete(&app, vm, &second);
         assert_whole(&app);
         app.assert_at_rest();
@@ -176,7 +175,7 @@ fn a_broken_snapshot_that_nobody_needs_can_be_deleted() {
 fn rows_that_go_in_a_circle_are_refused_and_still_listed() {
     let (app, vm) = with_vm();
     let first = take(&app, vm, "first");
-    let (below, leaf) = (of_snapshot(&app, first.id).remove(0), of_vm(&app, vm).remove(0));
+    let (below, leaf) = (of_snapshot(&app, first.id).remove(0), app.disks(vm).remove(0));
     app.store().write_tx(|c| disks::hand_over(c, below.id, below.owner, below.order, Some(leaf.id))).unwrap();
     let before = World::of(&app);
     let name = "second".parse().unwrap();

@@ -45,13 +45,13 @@ impl Tree {
             tree.restore(on);
             write_all(&tree);
         }
-        tree.leaf = contents(&tree.app, &of_vm(&tree.app, vm));
+        tree.leaf = contents(&tree.app, &tree.app.disks(vm));
         assert_eq!(tree.all.len(), 7);
         tree
     }
 
     fn take(&mut self, name: &str) {
-        let shows = contents(&self.app, &of_vm(&self.app, self.vm));
+        let shows = contents(&self.app, &self.app.disks(self.vm));
         let taken = take(&self.app, self.vm, name);
         self.all.push((taken, shows));
     }
@@ -61,7 +61,7 @@ impl Tree {
     }
 
     fn restore(&mut self, name: &str) {
-        let shows = contents(&self.app, &of_vm(&self.app, self.vm));
+        let shows = contents(&self.app, &self.app.disks(self.vm));
         let before = snapshots_of(&self.app, self.vm);
         restore(&self.app, self.vm, &self.named(name));
         let after = snapshots_of(&self.app, self.vm);
@@ -77,7 +77,7 @@ impl Tree {
         for (snapshot, shows) in &self.all {
             assert_eq!(&contents(&self.app, &of_snapshot(&self.app, snapshot.id)), shows, "{snapshot:?}");
         }
-        assert_eq!(contents(&self.app, &of_vm(&self.app, self.vm)), self.leaf);
+        assert_eq!(contents(&self.app, &self.app.disks(self.vm)), self.leaf);
     }
 }
 

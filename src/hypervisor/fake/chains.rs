@@ -28,14 +28,13 @@ impl Job {
     pub(super) fn target(&self) -> Option<&VolumeSource> {
         match &self.job {
             BlockJob::Mirror { to } => Some(&to.source),
-            BlockJob::Commit { .. } | BlockJob::Pull { .. } => None,
+            BlockJob::Commit { .. } => None,
         }
     }
 
     pub(super) fn writes(&self, image: &VolumeSource) -> bool {
         match &self.job {
             BlockJob::Commit { base: to, .. } | BlockJob::Mirror { to: Layer { source: to, .. } } => to == image,
-            BlockJob::Pull { .. } => false,
         }
     }
 }
@@ -65,8 +64,7 @@ impl State {
         }
         for overlay in overlays {
             let disk = self.disk_mut(id, overlay.order, Verb::OverlayDisks)?;
-            // The guest knows its disk by this: it is the same disk.
-            *disk = DiskSpec { id: disk.id, ..overlay.clone() };
+            *disk = overlay.clone();
         }
         Ok(())
     }
@@ -85,7 +83,6 @@ impl State {
         match job {
             BlockJob::Commit { base: to, .. } => self.check_image(id, to, true)?,
             BlockJob::Mirror { to } => self.check_image(id, &to.source, true)?,
-            BlockJob::Pull { .. } => {}
         }
         self.run(id, Verb::StartBlockJob)?.jobs.insert(order, Job { job: job.clone(), ready: false });
         if !self.jobs_are_held {
@@ -137,11 +134,6 @@ impl State {
                     reattach(upper, lower)?;
                 }
             }
-            BlockJob::Pull { base } => {
-                let at = chain.iter().position(|layer| Some(&layer.source) == base.as_ref());
-                chain.drain(1..at.unwrap_or(chain.len()));
-                pull(&disk.source, chain.get(1))?;
-            }
             BlockJob::Mirror { to } => {
                 copy(&disk, to)?;
                 job.ready = true;
@@ -166,7 +158,7 @@ impl State {
                 (disk.source, disk.format) = (to.source, to.format);
                 disk.backing.clear();
             }
-            BlockJob::Commit { .. } | BlockJob::Pull { .. } => {
+            BlockJob::Commit { .. } => {
                 if !disk.backing.is_empty() {
                     let base = disk.backing.remove(0);
                     (disk.source, disk.format) = (base.source, base.format);
@@ -190,15 +182,6 @@ fn commit(top: &VolumeSource) -> Result<()> {
 fn reattach(upper: &Layer, lower: &Layer) -> Result<()> {
     let command = tool().args(["rebase", "-q", "-u", "-f", "qcow2", "-F", lower.format.word(), "-b"]);
     run(&command.arg(file(&lower.source)).arg(file(&upper.source)))
-}
-
-fn pull(leaf: &VolumeSource, below: Option<&Layer>) -> Result<()> {
-    let command = tool().args(["rebase", "-q", "-f", "qcow2", "-b"]);
-    let command = match below {
-        Some(below) => command.arg(file(&below.source)).args(["-F", below.format.word()]),
-        None => command.arg(""),
-    };
-    run(&command.arg(file(leaf)))
 }
 
 fn copy(disk: &DiskSpec, to: &Layer) -> Result<()> {

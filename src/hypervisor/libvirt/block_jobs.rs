@@ -168,10 +168,6 @@ impl Connection {
                 let live = chain.first().is_some_and(|leaf| leaf.source == *top);
                 ffi::commit(&domain, &disk, &name(top)?, &name(base)?, live, rate)
             }
-            BlockJob::Pull { base } => {
-                let base = base.as_ref().map(name).transpose()?;
-                ffi::pull(&domain, &disk, base.as_deref(), rate)
-            }
             BlockJob::Mirror { to } => ffi::mirror(&domain, &disk, &text(&domain_xml::mirror(to)?)?, rate),
         };
         match begun {

@@ -100,7 +100,7 @@ impl Connection {
     }
 
     pub(super) fn attach_disk(&self, id: VmId, disk: &DiskSpec, patience: Patience) -> Result<(), Fault> {
-        let document = domain_xml::disk(disk)?;
+        let document = domain_xml::disk(id, disk)?;
         let file = domain_xml::file("disk", &disk.source)?;
         let (domain, devices) = self.running(Verb::AttachDisk, id)?;
         let is_it = |device: &Device| device.is_disk(disk.order) && device.file.as_deref() == Some(file);

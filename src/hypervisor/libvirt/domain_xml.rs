@@ -11,15 +11,16 @@ use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
 use crate::error::{Error, Result};
-use crate::model::{CacheMode, DiskSpec, DomainSpec, Layer, Mac, NicLink, NicSpec, VncEndpoint, VolumeSource};
+use crate::model::{CacheMode, DiskSpec, DomainSpec, Layer, Mac, NicLink, NicSpec, VmId, VncEndpoint, VolumeSource};
 
 pub(super) use images::{Images, LiveDisk, images};
 
 /// RFB authenticates with DES, whose key has so many characters.
 const MAX_VNC_PASSWORD: usize = 8;
 
-/// The length of a disk's serial number that every guest shows whole.
-const SERIAL_CHARS: usize = 20;
+/// Of the VM's uuid in the serial number of a disk, which has room for four more characters in the 20 that every guest
+/// shows.
+const SERIAL_DIGITS: usize = 16;
 
 /// The CD-ROM drive, which every domain has: an IDE drive cannot be plugged in.
 const DRIVE: &str = "hdc";
@@ -108,7 +109,7 @@ struct MirrorDocument<'a> {
 }
 
 impl<'a> DiskXml<'a> {
-    fn new(disk: &'a DiskSpec) -> Result<Self> {
+    fn new(vm: VmId, disk: &'a DiskSpec) -> Result<Self> {
         Ok(Self {
             format: disk.format.word(),
             cache: match disk.cache {
@@ -118,7 +119,7 @@ impl<'a> DiskXml<'a> {
             file: file("disk", &disk.source)?,
             backing: disk.backing.iter().map(LayerXml::new).collect::<Result<_>>()?,
             target: target(disk.order),
-            serial: disk.id.0.simple().to_string().chars().take(SERIAL_CHARS).collect(),
+            serial: serial(vm, disk.order),
         })
     }
 }
@@ -164,7 +165,7 @@ pub(super) fn write(spec: &DomainSpec, kvm: bool) -> Result<String> {
         max_memory: spec.max_memory.0,
         vcpus: spec.vcpus,
         max_vcpus: spec.max_vcpus,
-        disks: disks.into_iter().map(DiskXml::new).collect::<Result<_>>()?,
+        disks: disks.into_iter().map(|disk| DiskXml::new(spec.id, disk)).collect::<Result<_>>()?,
         drive: DriveXml::new(spec.disc.as_ref())?,
         nics: spec.nics.iter().map(NicXml::new).collect::<Result<_>>()?,
         console: spec.console.as_ref().map(|console| file("console", console)).transpose()?,
@@ -172,9 +173,15 @@ pub(super) fn write(spec: &DomainSpec, kvm: bool) -> Result<String> {
     })
 }
 
+/// What a guest knows its disk by: it stays the same whatever image the disk is on.
+fn serial(vm: VmId, order: u32) -> String {
+    let digits: String = vm.0.simple().to_string().chars().take(SERIAL_DIGITS).collect();
+    format!("{digits}-{order}")
+}
+
 /// The document that plugs in the disk. `Invalid` as in [`write`], here and below.
-pub(super) fn disk(disk: &DiskSpec) -> Result<String> {
-    rendered(&DiskDocument { disk: DiskXml::new(disk)? })
+pub(super) fn disk(vm: VmId, disk: &DiskSpec) -> Result<String> {
+    rendered(&DiskDocument { disk: DiskXml::new(vm, disk)? })
 }
 
 /// The document that plugs in the NIC.

@@ -139,15 +139,6 @@ pub(super) fn commit(
     if done < 0 { Err(Error::last_error()) } else { Ok(()) }
 }
 
-/// Copies into the image that is written to what is above `base`, or everything.
-pub(super) fn pull(domain: &Domain, disk: &CStr, base: Option<&CStr>, rate: u64) -> Result<(), Error> {
-    let base = base.map_or(ptr::null(), CStr::as_ptr);
-    let flags = sys::VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES;
-    // SAFETY: domain and names are valid while they are borrowed, no base is a null pointer; libvirt keeps none of them.
-    let done = unsafe { sys::virDomainBlockRebase(domain.as_ptr(), disk.as_ptr(), base, rate, flags) };
-    if done < 0 { Err(Error::last_error()) } else { Ok(()) }
-}
-
 /// Copies everything to the image that the document names; it is there already.
 pub(super) fn mirror(domain: &Domain, disk: &CStr, to: &CStr, rate: u64) -> Result<(), Error> {
     let flags = sys::VIR_DOMAIN_BLOCK_COPY_REUSE_EXT

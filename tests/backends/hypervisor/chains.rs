@@ -169,10 +169,6 @@ pub(super) fn commit(top: &Layer, base: &Layer) -> BlockJob {
     BlockJob::Commit { top: top.source.clone(), base: base.source.clone() }
 }
 
-pub(super) fn pull(base: Option<&Layer>) -> BlockJob {
-    BlockJob::Pull { base: base.map(|base| base.source.clone()) }
-}
-
 pub(super) fn mirror(to: &Layer) -> BlockJob {
     BlockJob::Mirror { to: to.clone() }
 }
@@ -220,7 +216,7 @@ pub(super) fn a_disk_is_on_its_whole_chain(bench: &Bench) {
     vm.assert_chain(1, &lone);
     refused(bench.hypervisor.chain(vm.id, 2).map(drop));
     refused(bench.hypervisor.block_job(vm.id, 2).map(drop));
-    refused(bench.hypervisor.start_block_job(vm.id, 2, &pull(None)));
+    refused(bench.hypervisor.start_block_job(vm.id, 2, &commit(&chain[0], &chain[1])));
     refused(bench.hypervisor.pivot(vm.id, 2));
     refused(bench.hypervisor.overlay_disks(vm.id, &[disk_on(2, &chain)]));
     let plugged = disk_on(2, &bench.stack(2));
@@ -342,27 +338,6 @@ pub(super) fn an_image_in_the_middle_is_committed(bench: &Bench) {
     assert_eq!((chain.len(), units(&chain[0]), units(&chain[1])), (2, [1, 2, 3, 4], [1, 2, 3, 0]));
 }
 
-pub(super) fn images_are_pulled_up_to_a_base_or_all(bench: &Bench) {
-    let chain = bench.stack(4);
-    let spec = spec_on(&[&chain]);
-    let vm = bench.vm_with(&spec);
-    vm.start(Start::Paused);
-    for base in [1, 3, 4] {
-        bench.hypervisor.start_block_job(vm.id, 0, &pull(chain.get(base))).unwrap();
-        vm.until_over(0);
-        let now = with(&chain[0], &chain[base..]);
-        vm.assert_chain(0, &now);
-        assert_sound(&now);
-    }
-    bench.hypervisor.destroy(vm.id).unwrap();
-    for below in &chain[1..] {
-        std::fs::remove_file(file(below)).unwrap();
-    }
-    assert_eq!(units(&chain[0]), [1, 2, 3, 4]);
-    bench.hypervisor.define(&DomainSpec { disks: vec![disk_on(0, &chain[..1])], ..spec }).unwrap();
-    vm.start(Start::Paused);
-}
-
 pub(super) fn a_disk_is_mirrored_elsewhere_and_the_guest_moves(bench: &Bench) {
     let elsewhere = tempfile::tempdir().unwrap();
     let mut chain = bench.stack(3);
@@ -390,8 +365,7 @@ pub(super) fn what_is_aborted_leaves_the_guest_where_it_is(bench: &Bench) {
     let slow = bench.slow();
     vm.start(Start::Paused);
     let to = bench.blank(Format::Qcow2);
-    let jobs =
-        [mirror(&to), commit(&chain[0], &chain[1]), commit(&chain[1], &chain[2]), pull(None), pull(Some(&chain[2]))];
+    let jobs = [mirror(&to), commit(&chain[0], &chain[1]), commit(&chain[1], &chain[2])];
     for job in &jobs {
         slow.start_block_job(vm.id, 0, job).unwrap();
         vm.assert_halfway(0);
@@ -420,9 +394,9 @@ pub(super) fn a_disk_has_one_job_and_each_disk_its_own(bench: &Bench) {
     vm.start(Start::Paused);
     let overlays =
         [disk_on(0, &with(&bench.overlay_on(&one[0]), &one)), disk_on(1, &with(&bench.overlay_on(&two[0]), &two))];
-    for job in [pull(None), mirror(&bench.blank(Format::Raw)), commit(&one[0], &one[1])] {
+    for job in [mirror(&bench.blank(Format::Raw)), commit(&one[0], &one[1])] {
         slow.start_block_job(vm.id, 0, &job).unwrap();
-        for second in [pull(None), mirror(&bench.blank(Format::Raw)), commit(&one[0], &one[1])] {
+        for second in [mirror(&bench.blank(Format::Raw)), commit(&one[0], &one[1])] {
             wrong_state(bench.hypervisor.start_block_job(vm.id, 0, &second));
         }
         wrong_state(bench.hypervisor.pivot(vm.id, 0));
@@ -452,8 +426,6 @@ pub(super) fn a_job_that_makes_no_sense_is_refused(bench: &Bench) {
         (commit(&chain[1], &chain[0]), &chain[0]),
         (commit(&chain[0], &foreign), &foreign),
         (commit(&foreign, &chain[0]), &foreign),
-        (pull(Some(&foreign)), &foreign),
-        (pull(Some(&chain[0])), &chain[0]),
         (mirror(&missing), &missing),
         (mirror(&chain[0]), &chain[0]),
         (mirror(&chain[2]), &chain[2]),
@@ -473,7 +445,7 @@ pub(super) fn a_job_ends_with_its_guest(bench: &Bench) {
     let vm = bench.vm_with(&spec_on(&[&chain]));
     let slow = bench.slow();
     let to = bench.blank(Format::Raw);
-    for job in [mirror(&to), commit(&chain[0], &chain[1]), commit(&chain[1], &chain[2]), pull(None)] {
+    for job in [mirror(&to), commit(&chain[0], &chain[1]), commit(&chain[1], &chain[2])] {
         vm.start(Start::Paused);
         slow.start_block_job(vm.id, 0, &job).unwrap();
         vm.assert_halfway(0);

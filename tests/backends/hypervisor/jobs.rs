@@ -71,8 +71,8 @@ fn what_a_header_says_is_not_followed() {
 }
 
 /// Each kind of job on this chain of three, and one that has somewhere to go to.
-fn jobs(chain: &[Layer], to: &Layer) -> [BlockJob; 4] {
-    [mirror(to), commit(&chain[0], &chain[1]), commit(&chain[1], &chain[2]), pull(None)]
+fn jobs(chain: &[Layer], to: &Layer) -> [BlockJob; 3] {
+    [mirror(to), commit(&chain[0], &chain[1]), commit(&chain[1], &chain[2])]
 }
 
 /// The chain that the guest is on after the job.
@@ -80,7 +80,6 @@ fn after(job: &BlockJob, chain: &[Layer]) -> Vec<Layer> {
     match job {
         BlockJob::Mirror { to } => vec![to.clone()],
         BlockJob::Commit { top, .. } => chain.iter().filter(|layer| layer.source != *top).cloned().collect(),
-        BlockJob::Pull { .. } => chain[..1].to_vec(),
     }
 }
 
@@ -111,7 +110,6 @@ pub(super) fn job_needs_pivot(job: &BlockJob, chain: &[Layer]) -> bool {
     match job {
         BlockJob::Mirror { .. } => true,
         BlockJob::Commit { top, .. } => *top == chain[0].source,
-        BlockJob::Pull { .. } => false,
     }
 }
 
@@ -119,7 +117,7 @@ pub(super) fn job_needs_pivot(job: &BlockJob, chain: &[Layer]) -> bool {
 fn a_guest_that_is_killed_in_the_middle_of_a_job_loses_nothing() {
     let bench = Bench::libvirt();
     let slow = bench.slow();
-    for n in 0..4 {
+    for n in 0..3 {
         let (chain, to) = (bench.stack(3), bench.blank(Format::Qcow2));
         let vm = bench.vm_with(&spec_on(&[&chain]));
         let job = &jobs(&chain, &to)[n];
@@ -162,23 +160,23 @@ fn disturbed(libvirtd: &Libvirtd) -> (Bench, LibvirtHypervisor) {
 fn a_job_outlives_libvirtd_and_can_be_ended_either_way() {
     let libvirtd = Libvirtd::disturbed();
     let (bench, slow) = disturbed(&libvirtd);
-    let guests: Vec<_> = (0..8).map(|n| (n, bench.stack(3), bench.blank(Format::Qcow2))).collect();
+    let guests: Vec<_> = (0..6).map(|n| (n, bench.stack(3), bench.blank(Format::Qcow2))).collect();
     let vms: Vec<_> = guests.iter().map(|(_, chain, _)| bench.vm_with(&spec_on(&[chain]))).collect();
     for (vm, (n, chain, to)) in vms.iter().zip(&guests) {
         vm.start(Start::Paused);
-        slow.start_block_job(vm.id, 0, &jobs(chain, to)[n % 4]).unwrap();
+        slow.start_block_job(vm.id, 0, &jobs(chain, to)[n % 3]).unwrap();
         vm.assert_halfway(0);
     }
     kill(libvirtd.pid(), Signal::KILL);
     libvirtd.restart();
     for (vm, (n, chain, to)) in vms.iter().zip(&guests) {
-        let job = &jobs(chain, to)[n % 4];
+        let job = &jobs(chain, to)[n % 3];
         let seen = patiently(|| bench.hypervisor.block_job(vm.id, 0)).expect("a job");
         assert!(!seen.ready && seen.done < seen.total, "{seen:?}");
         patiently(|| bench.hypervisor.chain(vm.id, 0));
         vm.assert_chain(0, chain);
-        wrong_state(bench.hypervisor.start_block_job(vm.id, 0, &pull(None)));
-        let now = if *n < 4 {
+        wrong_state(bench.hypervisor.start_block_job(vm.id, 0, &mirror(to)));
+        let now = if *n < 3 {
             libvirtd.virsh(&["blockjob", &domain_name(vm), "vda", "--bandwidth", "0"]);
             finish(vm, job, chain);
             after(job, chain)
@@ -239,7 +237,7 @@ impl Monitor {
 fn what_a_job_came_to_while_libvirtd_was_away_is_known() {
     let libvirtd = Libvirtd::disturbed();
     let (bench, slow) = disturbed(&libvirtd);
-    let guests: Vec<_> = (0..4).map(|n| (n, bench.stack(3), bench.blank(Format::Qcow2))).collect();
+    let guests: Vec<_> = (0..3).map(|n| (n, bench.stack(3), bench.blank(Format::Qcow2))).collect();
     let vms: Vec<_> = guests.iter().map(|(_, chain, _)| bench.vm_with(&spec_on(&[chain]))).collect();
     for (vm, (n, chain, to)) in vms.iter().zip(&guests) {
         vm.start(Start::Paused);
@@ -302,7 +300,7 @@ fn a_job_that_runs_out_of_space_is_gone_and_has_changed_nothing() {
     let libvirtd = Libvirtd::start("full");
     let bench = Bench::new(Arc::new(connect(&libvirtd.uri)));
     let mut vms = Vec::new();
-    // To a mirror; down into a base, from the leaf and from the middle; up into the leaf.
+    // To a mirror; down into a base, from the leaf and from the middle.
     for format in [Format::Raw, Format::Qcow2] {
         let chain = bench.stack(3);
         vms.push((mirror(&bench.blank_in(small.path(), format)), chain));
@@ -316,10 +314,6 @@ fn a_job_that_runs_out_of_space_is_gone_and_has_changed_nothing() {
         }
         vms.push((commit(&chain[tops - 1], &chain[tops]), chain));
     }
-    let below = bench.stack(2);
-    let leaf = layer(small.path().join("leaf.qcow2"), Format::Qcow2);
-    std::fs::copy(file(&bench.overlay_on(&below[0])), file(&leaf)).unwrap();
-    vms.push((pull(None), with(&leaf, &below)));
 
     for (job, chain) in &vms {
         let before = units(&chain[0]);

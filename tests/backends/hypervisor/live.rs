@@ -46,7 +46,7 @@ pub(super) fn what_is_off_or_absent_cannot_be_changed(bench: &Bench) {
         Box::new(|h, id| h.change_disc(id, None)),
         Box::new(|h, id| h.chain(id, 0).map(drop)),
         Box::new(|h, id| h.overlay_disks(id, std::slice::from_ref(&disk))),
-        Box::new(|h, id| h.start_block_job(id, 0, &BlockJob::Pull { base: Some(image.clone()) })),
+        Box::new(|h, id| h.start_block_job(id, 0, &BlockJob::Commit { top: image.clone(), base: image.clone() })),
         Box::new(|h, id| h.block_job(id, 0).map(drop)),
         Box::new(|h, id| h.pivot(id, 0)),
     ];

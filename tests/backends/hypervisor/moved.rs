@@ -113,8 +113,8 @@ fn a_guest_counts_on_while_its_disks_are_moved_under_it() {
     guest.onto_overlays();
     let [system, extra] = guest.chains.clone();
     guest.through(0, &commit(&system[1], &system[2]), with(&system[0], &system[2..]));
-    guest.through(1, &pull(Some(&extra[2])), with(&extra[0], &extra[2..]));
-    guest.through(0, &pull(None), system[..1].to_vec());
+    guest.through(1, &commit(&extra[1], &extra[2]), with(&extra[0], &extra[2..]));
+    guest.through(0, &commit(&system[0], &system[2]), system[2..].to_vec());
 
     let to = bench.blank_like(&system[0], Format::Raw);
     guest.through(0, &mirror(&to), vec![to.clone()]);

@@ -11,7 +11,7 @@ use pengx::store::{disks, snapshots, templates, vms};
 use super::scenarios::{Scenario, start};
 use super::{Sight, state};
 use crate::harness::app::App;
-use crate::harness::chains::assert_same;
+use crate::harness::images::assert_same;
 use crate::harness::world::World;
 
 type Subject = Option<VmId>;
@@ -31,7 +31,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 fn off(app: &App) -> Subject {
     let raw = CreateVm { format: Some(Format::Raw), ..app.vm_of(StorlinkId(1), None, "web1") };
     let vm = app.run(raw).unwrap();
-    let fill = |at, byte| app.disks(vm).iter().for_each(|disk| app.write(disk, at, 512, byte));
+    let fill = |at, byte| app.disks(vm).iter().for_each(|disk| app.fill(disk, byte, at, 512));
     fill(0, 0x11);
     app.freeze(vm, "s1");
     fill(256, 0x22);

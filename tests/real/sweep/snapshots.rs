@@ -10,7 +10,7 @@ use pengx::operations::vm::CreateVm;
 use super::scenarios::{Scenario, start};
 use super::{FOR_NOTHING, Scene, clear, fail_at, state, sweep, sweep_of_deaths};
 use crate::harness::app::{App, wait_until};
-use crate::harness::images::{assert_whole, content, of_snapshot, of_vm, snapshots_of, write};
+use crate::harness::images::{assert_whole, content, of_snapshot, snapshots_of, write};
 
 type Subject = Option<VmId>;
 
@@ -53,7 +53,7 @@ fn shows(app: &App, vm: Subject, frozen: &[&[u8]], leaf: &[u8]) -> bool {
     let all = snapshots_of(app, vm.unwrap());
     all.len() == frozen.len()
         && all.iter().zip(frozen).all(|(snapshot, bytes)| holds(&of_snapshot(app, snapshot.id)[0], bytes))
-        && holds(&of_vm(app, vm.unwrap())[0], leaf)
+        && holds(&app.disks(vm.unwrap())[0], leaf)
 }
 
 fn with_two_is_gone(app: &App, vm: Subject) -> bool {
@@ -158,7 +158,7 @@ fn snapshots_on_libvirt_survive_the_death_of_qemu_at_every_point() {
             let case = format!("{}: QEMU dies at point {n}", scenario.name);
             let (subject, _) = scenario.stage(&scene, &app);
             let vm = subject.unwrap();
-            let (frozen, leaf) = (snapshots_of(&app, vm), content(&app, &of_vm(&app, vm)[0]));
+            let (frozen, leaf) = (snapshots_of(&app, vm), content(&app, &app.disks(vm)[0]));
             let pid = Pid::from_raw(scene.libvirtd.guest_pid(&format!("pengx-{vm}"))).unwrap();
             app.fuse.arm(&[]);
             app.fuse.also_at(n, move || kill_process(pid, Signal::KILL).unwrap());
@@ -172,7 +172,7 @@ fn snapshots_on_libvirt_survive_the_death_of_qemu_at_every_point() {
             // Undone or done, and nothing between the two.
             if snapshots_of(&app, vm) == frozen {
                 assert_whole(&app);
-                assert_eq!(content(&app, &of_vm(&app, vm)[0]), leaf, "{case}");
+                assert_eq!(content(&app, &app.disks(vm)[0]), leaf, "{case}");
             } else {
                 assert!((scenario.done)(&app, subject), "{case}");
             }

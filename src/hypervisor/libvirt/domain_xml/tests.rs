@@ -20,8 +20,7 @@ fn spec() -> DomainSpec {
 }
 
 fn disk(order: u32, file: &str, format: Format, cache: CacheMode) -> DiskSpec {
-    let id = format!("0c0ffee0-1111-4222-8333-44445555666{}", order % 10).parse().unwrap();
-    DiskSpec { id, order, source: VolumeSource::File(PathBuf::from(file)), format, cache, backing: Vec::new() }
+    DiskSpec { order, source: VolumeSource::File(PathBuf::from(file)), format, cache, backing: Vec::new() }
 }
 
 /// The document around its devices.
@@ -104,14 +103,14 @@ fn whole_documents() {
       <source file='/s/one.qcow2'/>
       <backingStore/>
       <target dev='vda' bus='virtio'/>
-      <serial>0c0ffee0111142228333</serial>
+      <serial>5f1d3e0a9f5c4f43-0</serial>
     </disk>
     <disk type='file' device='disk'>
       <driver name='qemu' type='raw' cache='writeback' discard='unmap'/>
       <source file='/s/two.raw'/>
       <backingStore/>
       <target dev='vdb' bus='virtio'/>
-      <serial>0c0ffee0111142228333</serial>
+      <serial>5f1d3e0a9f5c4f43-1</serial>
     </disk>";
     let disc = "
       <source file='/s/disc.iso'/>";
@@ -158,7 +157,7 @@ fn what_is_plugged_in_has_the_words_of_the_definition() {
     spec.nics = vec![link(NicLink::User), link(NicLink::Bridge("br0".to_owned()))];
     spec.disc = Some(VolumeSource::File(PathBuf::from("/s/disc.iso")));
     let whole = write(&spec, false).unwrap();
-    let mut parts = vec![super::disk(&spec.disks[0]).unwrap(), drive(spec.disc.as_ref()).unwrap()];
+    let mut parts = vec![super::disk(spec.id, &spec.disks[0]).unwrap(), drive(spec.disc.as_ref()).unwrap()];
     parts.extend(spec.nics.iter().map(|spec| nic(spec).unwrap()));
     for part in parts {
         assert!(part.trim().starts_with('<') && whole.contains(part.trim()), "{part} is not in {whole}");
@@ -186,9 +185,9 @@ fn a_chain_is_declared_to_its_end() {
       </backingStore>
       </backingStore>
       <target dev='vdb' bus='virtio'/>
-      <serial>0c0ffee0111142228333</serial>
+      <serial>5f1d3e0a9f5c4f43-1</serial>
     </disk>";
-    assert_eq!(super::disk(&disk).unwrap(), words.trim_start_matches('\n'));
+    assert_eq!(super::disk(spec().id, &disk).unwrap(), words.trim_start_matches('\n'));
     let spec = DomainSpec { disks: vec![disk], ..spec() };
     assert_eq!(write(&spec, false).unwrap(), document("qemu", "maximum", words, "", ""));
 }
