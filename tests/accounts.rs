@@ -11,9 +11,10 @@ use base64::Engine;
 use pengx::model::{RandomIds, Role, Secret, SystemClock};
 use pengx::operations::Registry;
 
-use crate::harness::app::{App, Site, wait_until};
+use crate::harness::app::{App, Site};
 use crate::harness::http::{Answer, Served};
 use crate::harness::postgres;
+use crate::harness::wait::wait_until;
 
 const PASSWORD: &str = "correct horse battery";
 

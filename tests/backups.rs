@@ -19,8 +19,9 @@ use pengx::operations::template::DeleteTemplate;
 use pengx::operations::vm::{CreateVm, DeleteVm, PoweroffVm, StartVm, SuspendVm};
 use pengx::store::{backups, disks, snapshots};
 
-use crate::harness::app::{App, PATIENCE, Site};
+use crate::harness::app::{App, Site};
 use crate::harness::images::{fill, same, text};
+use crate::harness::wait::PATIENCE;
 use crate::harness::world::World;
 
 /// A server with a storlink and a VM of two disks, 4 and 2 MiB, which is off.
@@ -144,7 +145,7 @@ fn a_backup_holds_what_the_disks_held_whatever_the_vm_does_and_is_on() {
 }
 
 fn qemu_info(image: &std::path::Path) -> String {
-    crate::harness::app::qemu_img(&["info", "--output=json", text(image)])
+    crate::harness::tool::qemu_img(&["info", "--output=json", text(image)])
 }
 
 #[test]

@@ -15,7 +15,8 @@ use pengx::operations::check::{Report, Scope, check};
 use pengx::store::disks;
 use pengx::tasks::NoFaults;
 
-use crate::harness::app::{App, Site, qemu_img};
+use crate::harness::app::{App, Site};
+use crate::harness::tool::qemu_img;
 
 const ALL: Scope = Scope { domains: true };
 

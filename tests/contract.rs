@@ -28,8 +28,9 @@ mod walk;
 
 use std::path::PathBuf;
 
-use crate::harness::app::{App, Site, wait_until};
+use crate::harness::app::{App, Site};
 use crate::harness::http::{Answer, Served};
+use crate::harness::wait::wait_until;
 
 /// Nobody's id.
 const NOBODY: &str = "0f6a9c1e-0000-4000-8000-00000000ffff";

@@ -10,9 +10,10 @@ use pengx::operations::pm;
 use pengx::operations::vm::{DeleteVm, EditVm, PoweroffVm, ResumeVm, StartVm, SuspendVm};
 use pengx::store::pms;
 
-use crate::harness::app::{App, Site, wait_until};
+use crate::harness::app::{App, Site};
 use crate::harness::http::Served;
 use crate::harness::postgres;
+use crate::harness::wait::wait_until;
 
 /// One server, its API, and whether others write its database.
 struct Host {

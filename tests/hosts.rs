@@ -15,9 +15,10 @@ use pengx::operations::template::{
 use pengx::operations::vm::{DeleteVm, PoweroffVm, ShutdownVm, StartVm, find, list};
 use pengx::store::{networks, pms, seen, storages};
 
-use crate::harness::app::{App, Site, wait_until};
+use crate::harness::app::{App, Site};
 use crate::harness::http::Served;
 use crate::harness::postgres;
+use crate::harness::wait::wait_until;
 use crate::harness::world::World;
 
 /// The message of a refusal that names the other host.

@@ -8,13 +8,12 @@ mod slow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::harness::wait::PATIENCE;
 use pengx::model::*;
 use pengx::store::{Store, nics, vms};
 use quick_xml::events::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-use crate::harness::app::PATIENCE;
 
 /// The host whose VMs they are.
 const HOST: u128 = 0xB105_F00D;

@@ -16,9 +16,10 @@ use pengx::store::{journal, tasks};
 use prometheus_client::registry::Registry;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::app::{App, PATIENCE, Site, wait_until};
+use crate::harness::app::{App, Site};
 use crate::harness::http::{Served, ask};
 use crate::harness::postgres;
+use crate::harness::wait::{PATIENCE, wait_until};
 use page::Page;
 
 /// A server with both pages, over a core that a test can break.

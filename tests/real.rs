@@ -26,9 +26,9 @@ mod sweep;
 
 use std::path::PathBuf;
 
-use crate::harness::app::wait_until;
 use crate::harness::http::Answer;
 use crate::harness::server::{Place, Program};
+use crate::harness::wait::wait_until;
 
 /// The uuid of the manual's example template disk.
 const TEMPLATE_DISK: &str = "bed05d84-7c44-4720-9588-57cbd8ecef8c";

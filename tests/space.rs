@@ -12,8 +12,9 @@ use pengx::operations::vm::CreateVm;
 use pengx::store::reservations;
 use pengx::tasks::{Fate, TaskHandle};
 
-use crate::harness::app::{App, Fuse, PATIENCE, Site, make_image, wait_until};
+use crate::harness::app::{App, Fuse, Site, make_image};
 use crate::harness::postgres;
+use crate::harness::wait::{PATIENCE, wait_until};
 
 /// A file system of so many MiB, for as long as this lives.
 struct Small(tempfile::TempDir);

@@ -14,7 +14,7 @@ use pengx::model::*;
 use pengx::store::tasks as rows;
 use pengx::tasks::TaskSettings;
 
-use crate::harness::app::wait_until;
+use crate::harness::wait::wait_until;
 use rig::{Gate, changes, done, long, on_both, quick, settings, undo, uses};
 
 /// Readers up, a writer far down: any two that must not meet show as a number that cannot be.

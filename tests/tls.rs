@@ -15,9 +15,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::harness::app::{App, PATIENCE, wait_until};
+use crate::harness::app::App;
 use crate::harness::http::Served;
 use crate::harness::server::{Place, Program};
+use crate::harness::wait::{PATIENCE, wait_until};
 
 /// Signs certificates.
 struct Authority(CertifiedIssuer<'static, KeyPair>);

@@ -4,6 +4,7 @@
 //! The program itself on a private libvirtd with real QEMU (emulated, so its guest takes a core of its own), storlinks on the
 //! disk that holds `target/`.
 #![allow(
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -14,27 +15,36 @@
     reason = "a measurement that cannot go on has failed"
 )]
 
+#[path = "../../tests/harness/counters.rs"]
+#[allow(dead_code, reason = "the tests judge what was counted as well")]
+mod counters;
 #[path = "../../tests/harness/libvirt.rs"]
 #[allow(dead_code, reason = "the tests stop and restart it as well")]
 mod libvirt;
 mod pauses;
 mod server;
+#[path = "../../tests/harness/tool.rs"]
+mod tool;
+#[path = "../../tests/harness/wait.rs"]
+#[allow(dead_code, reason = "the tests wait for more")]
+mod wait;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use counters::Counter;
 use libvirt::Libvirtd;
 use pauses::Pauses;
+use pengx::model::Format;
 use server::Server;
+use tool::qemu_img;
 
 /// The disk that is copied.
 const MIB: u64 = 4096;
 /// The middle of so many snapshots.
 const SNAPSHOTS: usize = 5;
-/// Of an emulated guest.
-const BOOT: Duration = Duration::from_secs(150);
 
 fn main() {
     let bench = Bench::new();
@@ -73,17 +83,20 @@ fn offline(bench: &Bench, vm: &str, convert: Duration, zstd: Duration) {
 /// The guest boots from its first disk and counts there, while the second one is what takes the time.
 fn online(bench: &Bench, vm: &str, convert: Duration, zstd: Duration) {
     bench.post(&format!("/vms/{vm}/start/"), "", 200);
-    bench.until_it_lives(vm);
     let pauses = Pauses::watch(&bench.libvirtd.uri);
-    bench.row("copy, while the guest runs", convert, &|| bench.copy(vm, "copied"));
-    println!("{:>84}", pauses.since());
+    let felt = |act: &dyn Fn()| {
+        let before = bench.counter(vm).until_past(0);
+        act();
+        let after = bench.counter(vm).until_past(before);
+        let gap = bench.counter(vm).so_far().unwrap().longest_gap(before..after);
+        println!("{:>84}", format!("{}; between two of its numbers {gap} ms at most", pauses.since()));
+    };
+    felt(&|| std::thread::sleep(Duration::from_secs(10)));
+    felt(&|| bench.row("copy, while the guest runs", convert, &|| bench.copy(vm, "copied")));
     bench.delete("copied");
-    bench.row("backup, while the guest runs", zstd, &|| bench.backup(vm));
-    println!("{:>84}", pauses.since());
-    bench.row("smigrate, while the guest runs", convert, &|| bench.smigrate(vm, 2));
-    println!("{:>84}", pauses.since());
-    snapshots(bench, vm, "while the guest runs");
-    println!("{:>84}", pauses.since());
+    felt(&|| bench.row("backup, while the guest runs", zstd, &|| bench.backup(vm)));
+    felt(&|| bench.row("smigrate, while the guest runs", convert, &|| bench.smigrate(vm, 2)));
+    felt(&|| snapshots(bench, vm, "while the guest runs"));
     bench.post(&format!("/vms/{vm}/poweroff/"), "", 200);
 }
 
@@ -92,7 +105,7 @@ fn snapshots(bench: &Bench, large: &str, how: &str) {
     let small = bench.vm("small", 64);
     if how != "off" {
         bench.post(&format!("/vms/{small}/start/"), "", 200);
-        bench.until_it_lives(&small);
+        bench.counter(&small).until_past(0);
     }
     for (vm, size) in [(large, MIB), (small.as_str(), 64)] {
         let (mut taken, mut deleted) = (Vec::new(), Vec::new());
@@ -238,21 +251,9 @@ impl Bench {
         self.server.ask("DELETE", &format!("/vms/{}/", self.id(name)), "", 204);
     }
 
-    /// Until the guest has got an answer of its agent through: it has booted.
-    fn until_it_lives(&self, vm: &str) {
-        let deadline = Instant::now() + BOOT;
-        let ping = r#"{"execute":"guest-ping"}"#;
-        loop {
-            let asked = Command::new("virsh")
-                .args(["-q", "-c", &self.libvirtd.uri, "qemu-agent-command", vm, ping])
-                .output()
-                .unwrap();
-            if asked.status.success() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "the guest does not boot");
-            std::thread::sleep(Duration::from_millis(200));
-        }
+    /// Where its guest counts, every 20 ms.
+    fn counter(&self, vm: &str) -> Counter {
+        Counter::system(self.image(vm, 0), Format::Qcow2)
     }
 }
 
@@ -267,11 +268,6 @@ fn golden() -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/build-guest.sh");
     assert!(Command::new(script).arg("-o").arg(&image).status().unwrap().success());
     image
-}
-
-fn qemu_img(args: &[&str]) {
-    let done = Command::new("qemu-img").args(args).output().unwrap();
-    assert!(done.status.success(), "qemu-img {args:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// Half of it random, a quarter text, a quarter zeros, in turns of a MiB.

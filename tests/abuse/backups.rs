@@ -61,7 +61,7 @@ fn a_header_that_passes_does_not_make_an_image_whole() {
     let image = scene.path(copy.volume.as_str());
     let length = fs::metadata(&image).unwrap().len();
     fs::remove_file(&image).unwrap();
-    crate::harness::app::qemu_img(&["create", "-q", "-f", "qcow2", image.to_str().unwrap(), "4M"]);
+    crate::harness::tool::qemu_img(&["create", "-q", "-f", "qcow2", image.to_str().unwrap(), "4M"]);
     fs::File::options().write(true).open(&image).unwrap().set_len(length).unwrap();
     let uri = format!("/vms/{vm}/backups/{backup}/verify/");
     scene.refused("another one", 400, &["is not what it was in block 1 of 1, from byte 0 on"], || {
@@ -83,7 +83,7 @@ fn a_guest_that_writes_a_header_into_its_raw_disk_gets_it_back_to_the_letter() {
     let disk = |scene: &Scene| scene.app.store().read(|c| disks::of_vm(c, vm)).unwrap().remove(0);
     let image = scene.path(disk(&scene).volume.as_str());
     let evil = scene.path("evil");
-    crate::harness::app::qemu_img(&[
+    crate::harness::tool::qemu_img(&[
         "create",
         "-q",
         "-u",

@@ -10,9 +10,11 @@ use super::Scene;
 use super::hostile::{Case, Secret, cases, text};
 use super::races::{at_once, both, with_status};
 use super::storlinks::{SmallDisk, create};
-use crate::harness::app::{PATIENCE, make_image, qemu_img};
+use crate::harness::app::make_image;
 use crate::harness::http::Answer;
 use crate::harness::images::{allocated, assert_same, fill};
+use crate::harness::tool::qemu_img;
+use crate::harness::wait::PATIENCE;
 use crate::harness::world::World;
 
 const CALLS: [&str; 3] = ["copy", "template", "smigrate"];

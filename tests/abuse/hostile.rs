@@ -8,7 +8,8 @@ use std::path::Path;
 use pengx::model::*;
 use rustix::fs::inotify;
 
-use crate::harness::app::{make_image, qemu_img};
+use crate::harness::app::make_image;
+use crate::harness::tool::qemu_img;
 
 /// A file that nothing may open, and the watch that sees it.
 pub(super) struct Secret {

@@ -7,7 +7,8 @@ use pengx::model::*;
 
 use super::Scene;
 use super::hostile::{Case, Secret, cases, text};
-use crate::harness::app::{make_image, qemu_img};
+use crate::harness::app::make_image;
+use crate::harness::tool::qemu_img;
 
 fn clear(scene: &Scene) {
     for entry in fs::read_dir(scene.app.site.store_dir()).unwrap() {

@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 
 use super::Scene;
-use crate::harness::app::PATIENCE;
 use crate::harness::http::{Answer, ask};
+use crate::harness::wait::PATIENCE;
 
 /// As [`Scene::refused`], and not even a task is recorded.
 fn no_task(scene: &Scene, case: &str, status: u16, says: &[&str], call: impl FnOnce() -> Answer) -> String {

@@ -11,8 +11,9 @@ use pengx::store::storlinks::{self, NewStorlink};
 use pengx::tasks::Fate;
 
 use super::Scene;
-use crate::harness::app::{App, Site, wait_until};
+use crate::harness::app::{App, Site};
 use crate::harness::postgres;
+use crate::harness::wait::wait_until;
 use crate::harness::world::{World, marks};
 
 /// Takes the storlink's directory away and leaves an empty one under its path, until it is mounted again.

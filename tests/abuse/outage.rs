@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::app::wait_until;
 use crate::harness::http::ask;
 use crate::harness::postgres::Server;
+use crate::harness::wait::wait_until;
 
 /// The real program on the fake hypervisor; killed and waited for when it is dropped.
 struct Program {

@@ -10,9 +10,9 @@ use pengx::model::*;
 use pengx::store::{disks, nics, tasks as rows, vms};
 
 use super::Scene;
-use crate::harness::app::{PATIENCE, wait_until};
 use crate::harness::http::Answer;
 use crate::harness::images::images_of;
+use crate::harness::wait::{PATIENCE, wait_until};
 use crate::harness::world::World;
 
 /// So many calls at once.

@@ -6,8 +6,9 @@ use std::path::Path;
 use pengx::model::Format;
 
 use super::Scene;
-use crate::harness::app::{make_image, qemu_img};
+use crate::harness::app::make_image;
 use crate::harness::http::{Answer, Served};
+use crate::harness::tool::qemu_img;
 use crate::harness::world::World;
 
 fn body(name: &str, link: &str) -> String {

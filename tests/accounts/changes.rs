@@ -42,7 +42,7 @@ fn a_revoked_token_a_changed_password_and_a_removed_user_are_refused_within_seco
         let post = || scene.with(&second, "POST", "/vms/").status;
         assert_eq!(post(), 400);
         scene.registry.set_role("ann", Role::Viewer).unwrap();
-        crate::harness::app::wait_until("ann may only look", || Ok(post() == 403));
+        crate::harness::wait::wait_until("ann may only look", || Ok(post() == 403));
 
         scene.registry.remove("ann").unwrap();
         scene.wait(&second, 401);

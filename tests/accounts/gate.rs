@@ -10,8 +10,9 @@ use pengx::operations::vm::DeleteVm;
 use pengx::operations::{Core, Credentials, Gate, task};
 
 use super::{PASSWORD, Scene, basic, on_both, secret};
-use crate::harness::app::{Site, wait_until};
+use crate::harness::app::Site;
 use crate::harness::postgres::Server;
+use crate::harness::wait::wait_until;
 
 const REFUSED: &str = "credentials are missing or wrong";
 

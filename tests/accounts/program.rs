@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use super::{PASSWORD, basic};
-use crate::harness::app::wait_until;
 use crate::harness::http::ask;
+use crate::harness::wait::wait_until;
 
 const PENGX: &str = env!("CARGO_BIN_EXE_pengx");
 

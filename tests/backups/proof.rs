@@ -5,7 +5,7 @@ use std::time::Duration;
 use pengx::error::ErrorKind;
 
 use super::*;
-use crate::harness::app::wait_until;
+use crate::harness::wait::wait_until;
 
 /// The sign is the guest's console.
 fn console(shown: &str) -> Site {

@@ -3,7 +3,7 @@
 use pengx::error::ErrorKind;
 
 use super::*;
-use crate::harness::app::wait_until;
+use crate::harness::wait::wait_until;
 
 /// Both at once; what each was told.
 fn at_once<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {

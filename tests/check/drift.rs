@@ -10,8 +10,10 @@ use pengx::store::{backups, disks, locks, reservations, tasks};
 use pengx::tasks::Fate;
 
 use super::{ALL, Scene, cut, scribble};
-use crate::harness::app::{App, PATIENCE, Site, make_image, qemu_img, wait_until};
+use crate::harness::app::{App, Site, make_image};
 use crate::harness::postgres;
+use crate::harness::tool::qemu_img;
+use crate::harness::wait::{PATIENCE, wait_until};
 use crate::harness::world::World;
 
 #[test]

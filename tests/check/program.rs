@@ -2,8 +2,8 @@
 
 use std::process::Output;
 
-use crate::harness::app::wait_until;
 use crate::harness::server::Place;
+use crate::harness::wait::wait_until;
 
 fn lines(done: &Output) -> (Option<i32>, Vec<String>) {
     let text = String::from_utf8(done.stdout.clone()).unwrap();

@@ -8,8 +8,9 @@ use pengx::store::{disks, locks, tasks};
 use pengx::tasks::Fate;
 
 use super::{ALL, Scene};
-use crate::harness::app::{Site, qemu_img};
+use crate::harness::app::Site;
 use crate::harness::postgres;
+use crate::harness::tool::qemu_img;
 use crate::harness::world::World;
 
 /// What was done, and what is left.
@@ -80,7 +81,7 @@ fn no_domain_is_defined_on_images_that_are_not_what_they_must_be() {
     // The header stays as it is.
     let image = format!("disk 1 of vm web1: volume {volume} reads from /etc/passwd (raw), and its record says nothing");
     let domain = format!(
-        "vm web1 has no domain on this host (the storage refused: volume {volume} is on /etc/passwd, \
+        "vm web1 has no domain on this host (the storage refused: volume {volume} is on /etc/passwd (raw), \
          and its record says nothing; run pengx check)"
     );
     assert_eq!(left, [image, domain]);

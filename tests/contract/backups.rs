@@ -5,9 +5,10 @@ use pengx::model::*;
 use pengx::store::{backups, disks, nics, snapshots, vms};
 
 use super::{Api, NOBODY, Stock, file, vm};
-use crate::harness::app::{PATIENCE, Site};
+use crate::harness::app::Site;
 use crate::harness::http::Answer;
 use crate::harness::images::images_of;
+use crate::harness::wait::PATIENCE;
 use crate::harness::world::World;
 
 impl Api {

@@ -8,9 +8,9 @@ use pengx::operations::vm::SuspendVm;
 use pengx::store::{pms, snapshots, storlinks};
 
 use super::{Api, NOBODY, Stock, file};
-use crate::harness::app::PATIENCE;
 use crate::harness::http::Answer;
 use crate::harness::images::assert_same;
+use crate::harness::wait::PATIENCE;
 use crate::harness::world::World;
 
 /// A site with two storlinks and a VM with data on two disks, made from the template.

@@ -5,7 +5,8 @@ use std::path::Path;
 use pengx::model::{Format, NicLink, VolumeSource};
 
 use super::{Api, Stock, vm};
-use crate::harness::app::{App, make_image, qemu_img};
+use crate::harness::app::{App, make_image};
+use crate::harness::tool::qemu_img;
 
 /// A template's image of 4 MiB under the name that the client gives it.
 fn template(api: &Api, storlink: &str, format: &str) -> (String, std::path::PathBuf) {

@@ -12,8 +12,9 @@ use pengx::store::{Conn, backups, disks, snapshots};
 
 use super::manual::{Values, measure};
 use super::{Api, file, vm};
-use crate::harness::app::{PATIENCE, Site, make_image};
+use crate::harness::app::{Site, make_image};
 use crate::harness::http::Answer;
+use crate::harness::wait::PATIENCE;
 
 const IMAGE: &str = "bed05d84-7c44-4720-9588-57cbd8ecef8c";
 

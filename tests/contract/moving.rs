@@ -5,8 +5,8 @@ use pengx::model::{DiskId, StorlinkId, VmId};
 use pengx::store::{Conn, locks, reservations};
 
 use super::{Api, Stock};
-use crate::harness::app::{PATIENCE, wait_until};
 use crate::harness::http::Answer;
+use crate::harness::wait::{PATIENCE, wait_until};
 use crate::harness::world::World;
 
 const ASYNC: &[(&str, &str)] = &[("Prefer", "respond-async"), ("Content-Type", "application/xml")];

@@ -1,7 +1,7 @@
 //! The hypervisor is away: reads say UNKNOWN, changes say 503 and leave nothing, and it comes back to the right states.
 
 use super::{Api, vm};
-use crate::harness::app::wait_until;
+use crate::harness::wait::wait_until;
 use crate::harness::world::World;
 
 const AWAY: &str = "the fake hypervisor does not answer";
@@ -76,7 +76,7 @@ fn a_create_that_loses_the_hypervisor_midway_is_undone() {
     let body = vm("new", &stock, &format!("<template>{}</template>", stock.template));
     std::thread::scope(|scope| {
         let create = scope.spawn(|| api.post("/vms/", &body));
-        assert!(fake.wait_held(pengx::hypervisor::Verb::Define, 1, crate::harness::app::PATIENCE));
+        assert!(fake.wait_held(pengx::hypervisor::Verb::Define, 1, crate::harness::wait::PATIENCE));
         fake.set_reachable(false);
         fake.release(pengx::hypervisor::Verb::Define);
         create.join().unwrap().refused(503, AWAY);

@@ -3,7 +3,8 @@
 use pengx::hypervisor::Hypervisor;
 
 use super::{Api, NOBODY, vm};
-use crate::harness::app::{make_image, qemu_img};
+use crate::harness::app::make_image;
+use crate::harness::tool::qemu_img;
 use crate::harness::world::World;
 
 #[test]

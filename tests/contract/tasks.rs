@@ -5,8 +5,9 @@ use std::time::Duration;
 use pengx::hypervisor::Verb;
 
 use super::{Api, NOBODY, vm};
-use crate::harness::app::{PATIENCE, Site};
+use crate::harness::app::Site;
 use crate::harness::http::Answer;
+use crate::harness::wait::PATIENCE;
 use crate::harness::world::World;
 
 const ASYNC: &[(&str, &str)] = &[("Prefer", "respond-async"), ("Content-Type", "application/xml")];

@@ -7,7 +7,7 @@ use pengx::hypervisor::{Answer, Verb};
 use pengx::model::{DomainSpec, MiB, PowerState, Template, VolumeSource};
 
 use super::{Api, NOBODY, Stock, file, vm};
-use crate::harness::app::wait_until;
+use crate::harness::wait::wait_until;
 use crate::harness::world::World;
 
 const GONE: &str = "there is no template 0f6a9c1e-0000-4000-8000-00000000ffff";
@@ -65,7 +65,7 @@ fn a_new_template_has_an_empty_disk_of_its_size_and_format() {
     let disk = disks.ids("disk")[0].clone();
     assert_eq!(disks.ids("template"), [stock.template.as_str()]);
     let image = api.app.site.store_dir().join(format!("{disk}.qcow2"));
-    let info = crate::harness::app::qemu_img(&["info", "--output=json", image.to_str().unwrap()]);
+    let info = crate::harness::tool::qemu_img(&["info", "--output=json", image.to_str().unwrap()]);
     let info: serde_json::Value = serde_json::from_str(&info).unwrap();
     assert_eq!((info["format"].as_str(), info["virtual-size"].as_u64()), (Some("qcow2"), Some(102_400 << 20)));
     // As a form, and raw.
@@ -407,7 +407,7 @@ fn no_vm_is_made_from_a_template_that_is_being_started() {
         answer.header("location").unwrap().to_owned()
     };
     let start = task(&api.http.ask("POST", &format!("{uri}start/"), &behind, ""));
-    assert!(fake.wait_held(Verb::Start, 1, crate::harness::app::PATIENCE));
+    assert!(fake.wait_held(Verb::Start, 1, crate::harness::wait::PATIENCE));
     assert_eq!(api.get(&uri).element("lock_status"), "True");
     let from = vm("web1", &stock, &format!("<template>{}</template>", stock.template));
     let create = task(&api.http.ask("POST", "/vms/", &behind, &from));

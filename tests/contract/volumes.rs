@@ -250,7 +250,7 @@ fn an_orphan_that_somebody_uses_stays() {
     let dir = api.app.site.store_dir();
     // An image of ours reads from it, whatever its record says; and a domain names it.
     let disk = api.app.store().read(|c| disks::of_vm(c, id)).unwrap().remove(0);
-    crate::harness::app::qemu_img(&[
+    crate::harness::tool::qemu_img(&[
         "rebase",
         "-u",
         "-f",

@@ -12,8 +12,9 @@ use pengx::store::{disks, nics, snapshots, templates, vms};
 use pengx::tasks::Fate;
 
 use super::{Scenario, points_of, prepared, sweep};
-use crate::harness::app::{App, qemu_img};
+use crate::harness::app::App;
 use crate::harness::images::{assert_same, fill, images_of, text};
+use crate::harness::tool::qemu_img;
 use crate::harness::world::World;
 
 const OFF: u8 = 0;

@@ -11,8 +11,9 @@ use pengx::store::{disks, nics};
 use pengx::tasks::Fate;
 
 use super::{Scenario, made, started};
-use crate::harness::app::{App, PATIENCE, wait_until};
+use crate::harness::app::App;
 use crate::harness::images::images_of;
+use crate::harness::wait::{PATIENCE, wait_until};
 use crate::harness::world::World;
 
 /// Every VM here begins with disks 0 and 1 and two NICs.

@@ -11,8 +11,9 @@ use pengx::operations::vm::{CreateVm, DeleteVm, PoweroffVm, StartVm, SuspendVm};
 use pengx::tasks::Fate;
 
 use super::{Scenario, state};
-use crate::harness::app::{App, PATIENCE, Site, wait_until};
+use crate::harness::app::{App, Site};
 use crate::harness::images::{assert_whole, content, of_snapshot, snapshots_of, write, write_running};
+use crate::harness::wait::{PATIENCE, wait_until};
 use crate::harness::world::World;
 
 type Subject = Option<VmId>;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pengx::error::{Error, Result};
 use pengx::exec::SystemRunner;
@@ -18,8 +18,8 @@ use pengx::store::Store;
 use pengx::tasks::{Fate, Point, Probe, TaskSettings};
 use rustix::process::{Signal, getpid, kill_process};
 
-/// No condition that a test waits for takes longer.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use super::tool::qemu_img;
+use super::wait::{PATIENCE, wait_until};
 
 /// What the files of a site are marked with.
 pub const SITE: uuid::Uuid = uuid::Uuid::from_u128(0x517e);
@@ -292,39 +292,6 @@ pub fn make_image(path: &Path, format: Format, mib: usize) {
     std::fs::write(&raw, pattern).unwrap();
     qemu_img(&["convert", "-f", "raw", "-O", format.word(), raw.to_str().unwrap(), path.to_str().unwrap()]);
     std::fs::remove_file(raw).unwrap();
-}
-
-pub fn qemu_img(args: &[&str]) -> String {
-    let run = || std::process::Command::new("qemu-img").args(args).output().unwrap();
-    let mut done = run();
-    // It times its key derivation for LUKS, and gives up on a busy machine.
-    for _ in 0..50 {
-        if !String::from_utf8_lossy(&done.stderr).contains("accurate CPU usage") {
-            break;
-        }
-        done = run();
-    }
-    assert!(done.status.success(), "qemu-img {args:?}: {}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8(done.stdout).unwrap()
-}
-
-/// Waits for a condition, and fails the test at its deadline.
-pub fn wait_until(what: &str, holds: impl FnMut() -> Result<bool>) {
-    wait_within(PATIENCE, what, holds);
-}
-
-/// For what a guest does, which takes longer.
-pub fn wait_within(patience: Duration, what: &str, mut holds: impl FnMut() -> Result<bool>) {
-    let deadline = Instant::now() + patience;
-    let mut last = Ok(false);
-    while Instant::now() < deadline {
-        last = holds();
-        if matches!(last, Ok(true)) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("not within {patience:?}: {what} (last: {last:?})");
 }
 
 /// What happens at the n-th point of all tasks together; counts from 1.

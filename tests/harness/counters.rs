@@ -7,10 +7,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::wait::{BOOT, wait_within};
 use pengx::model::Format;
-
-use super::app::wait_within;
-use super::guest::BOOT;
 
 /// Where the area is on the golden image; on every other disk it is at the beginning.
 const SYSTEM: u64 = 67_108_864;
@@ -251,8 +249,6 @@ fn whole(area: &[u8]) -> Result<Count, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harness::app::qemu_img;
-
     const MIB: usize = 1 << 20;
 
     /// An area of 1 MiB with these records.
@@ -359,11 +355,11 @@ mod tests {
             std::io::Write::write_all(&mut file, area).unwrap();
         };
         system(&area_of(1, &[(1, 1), (2, 2)]));
-        qemu_img(&["convert", "-f", "raw", "-O", "qcow2", &path("raw"), &path("base")]);
+        super::super::tool::qemu_img(&["convert", "-f", "raw", "-O", "qcow2", &path("raw"), &path("base")]);
         assert_eq!(Counter::system(path("base"), Format::Qcow2).numbers(), 2);
         system(&area_of(1, &[(1, 1), (2, 2), (3, 3)]));
         let overlay = ["-O", "qcow2", "-B", &path("base"), "-F", "qcow2", &path("raw"), &path("overlay")];
-        qemu_img(&[&["convert", "-f", "raw"], &overlay[..]].concat());
+        super::super::tool::qemu_img(&[&["convert", "-f", "raw"], &overlay[..]].concat());
         for (name, format, last) in [("base", Format::Qcow2, 2), ("overlay", Format::Qcow2, 3), ("raw", Format::Raw, 3)]
         {
             let counter = Counter::system(path(name), format);
@@ -371,7 +367,7 @@ mod tests {
         }
         for format in [Format::Qcow2, Format::Raw] {
             let name = format!("small.{}", format.word());
-            qemu_img(&["create", "-q", "-f", format.word(), &path(&name), "16M"]);
+            super::super::tool::qemu_img(&["create", "-q", "-f", format.word(), &path(&name), "16M"]);
             let why = Counter::system(path(&name), format).read().unwrap_err();
             assert!(why.ends_with("it has no area at byte 67108864"), "{why}");
             let blank = Counter::extra(path(&name), format);

@@ -4,9 +4,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::wait::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
-
-use super::app::wait_until;
 
 /// Unmounted when it is dropped, also while it hangs.
 pub struct Mount {

@@ -3,14 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::Duration;
 
+use super::wait::{BOOT, wait_within};
 use pengx::model::Format;
-
-use super::app::wait_within;
-
-/// An emulated guest on a loaded machine takes its time.
-pub const BOOT: Duration = Duration::from_secs(150);
 
 /// Where the heartbeat is on the golden image, and on every other disk.
 pub const SYSTEM: u64 = 34_603_008;

@@ -4,12 +4,11 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 
+use super::wait::PATIENCE;
 use pengx::dialects::pengx::{Settings, refusal, routes};
 use pengx::dialects::{Refusal, Routes};
 use pengx::operations::{Core, Gate};
 use pengx::server::{Limits, Listener, Tls, Traffic};
-
-use super::app::PATIENCE;
 
 /// Serves until it is dropped.
 pub struct Served {

@@ -13,7 +13,8 @@ use pengx::operations::snapshot::TakeSnapshot;
 use pengx::operations::storlink::CreateStorlink;
 use pengx::store::{disks, snapshots, storlinks, templates, vms};
 
-use super::app::{App, qemu_img};
+use super::app::App;
+use super::tool::qemu_img;
 
 /// Each block of a disk holds one byte, again and again.
 pub const BLOCK: usize = 64 << 10;

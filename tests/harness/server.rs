@@ -13,8 +13,9 @@ use pengx::model::{Task, TaskState};
 use pengx::store::Store;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::app::{assert_at_rest, wait_until};
+use super::app::assert_at_rest;
 use super::http::{Answer, ask};
+use super::wait::wait_until;
 
 /// A data directory, a storlink directory and a configuration; outlives any number of servers on it.
 pub struct Place {
@@ -91,7 +92,7 @@ impl Place {
         });
         let (address, log) = (([127, 0, 0, 1], 0).into(), self.dir.path().join("log"));
         let mut program = Program { child, scheme: String::new(), address, log };
-        let line = line.recv_timeout(super::app::PATIENCE).unwrap();
+        let line = line.recv_timeout(super::wait::PATIENCE).unwrap();
         let said = line.trim().strip_prefix("pengx listening on ").and_then(|url| url.split_once("://"));
         let (scheme, address) = said.unwrap_or_else(|| panic!("it said {line:?}"));
         program.address = address.parse().unwrap();
@@ -236,7 +237,7 @@ impl Program {
     pub fn wait(mut self) -> ExitStatus {
         // More than all the time that it gives to connections and to tasks.
         let patience = std::time::Duration::from_secs(90);
-        super::app::wait_within(patience, "the server ends", || Ok(self.child.try_wait().unwrap().is_some()));
+        super::wait::wait_within(patience, "the server ends", || Ok(self.child.try_wait().unwrap().is_some()));
         self.child.wait().unwrap()
     }
 }

@@ -8,8 +8,9 @@ use std::process::Command;
 use pengx::model::*;
 use pengx::store::{Store, backups, disks, reservations, snapshots, storlinks, templates, vms};
 
-use super::app::{assert_at_rest, wait_until};
+use super::app::assert_at_rest;
 use super::libvirt::Libvirtd;
+use super::wait::wait_until;
 
 /// Whether an image may have clusters that it does not use any more; only one that was open in a QEMU which was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,9 @@ use pengx::hypervisor::Verb;
 use pengx::model::TaskState;
 
 use super::populate;
-use crate::harness::app::{App, PATIENCE, wait_until};
+use crate::harness::app::App;
 use crate::harness::http::Served;
+use crate::harness::wait::{PATIENCE, wait_until};
 
 const TASKS: usize = 50;
 

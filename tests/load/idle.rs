@@ -4,8 +4,8 @@ use futures_util::future::join_all;
 use rustix::process::{Resource, getrlimit};
 
 use super::{Client, HOST, populate};
-use crate::harness::app::PATIENCE;
 use crate::harness::server::Place;
+use crate::harness::wait::PATIENCE;
 
 const WANTED: u64 = 10_000;
 /// Of this process, for all that other tests do meanwhile.

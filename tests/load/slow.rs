@@ -8,8 +8,9 @@ use pengx::server::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Client, populate, request, served_meanwhile};
-use crate::harness::app::{App, PATIENCE};
+use crate::harness::app::App;
 use crate::harness::http::Served;
+use crate::harness::wait::PATIENCE;
 
 const DEADLINE: Duration = Duration::from_millis(500);
 

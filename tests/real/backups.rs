@@ -8,11 +8,12 @@ use pengx::model::{DiskId, Format};
 use pengx::store::{backups, disks};
 
 use super::{add_storlink, add_template, new_vm, press, status, task_uri, template_image, vm_body};
-use crate::harness::app::{qemu_img, wait_until, wait_within};
 use crate::harness::counters::{Count, Counter, at_one_moment};
-use crate::harness::guest::{BOOT, golden};
+use crate::harness::guest::golden;
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::server::{Place, Program};
+use crate::harness::tool::qemu_img;
+use crate::harness::wait::{BOOT, wait_until, wait_within};
 
 /// More than any guest here needs to boot.
 const PATIENT: &str = "prove_timeout = 300";

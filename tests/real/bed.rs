@@ -11,10 +11,11 @@ use pengx::operations::template::AddTemplate;
 use pengx::operations::vm::{CreateVm, StartVm};
 use pengx::store::tasks;
 
-use crate::harness::app::{App, PATIENCE, Site, wait_until};
+use crate::harness::app::{App, Site};
 use crate::harness::counters::{Count, Counter, at_one_moment};
-use crate::harness::guest::{BOOT, SYSTEM, golden, next_beat, until_booted};
+use crate::harness::guest::{SYSTEM, golden, next_beat, until_booted};
 use crate::harness::libvirt::Libvirtd;
+use crate::harness::wait::{BOOT, PATIENCE, wait_until};
 use crate::harness::whole::{self, Leaks};
 
 pub(super) const HERE: StorlinkId = StorlinkId(1);

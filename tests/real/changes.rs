@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use pengx::model::Format;
 
 use super::{add_storlink, add_template, disc, new_vm, press, status, template_image, vm_body};
-use crate::harness::app::wait_until;
 use crate::harness::guest::{EXTRA, SYSTEM, Sight, beat, golden, next_beat, until_booted, until_seen};
 use crate::harness::http::Answer;
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::server::{Place, Program};
+use crate::harness::wait::wait_until;
 
 /// A live guest beats about twice a second.
 const SILENCE: Duration = Duration::from_secs(3);

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use pengx::model::Format;
 
 use super::{add_storlink, add_template, new_vm, press, status, template_image, vm_body};
-use crate::harness::app::qemu_img;
 use crate::harness::counters::{Counter, at_one_moment};
 use crate::harness::guest::{golden, until_booted};
 use crate::harness::images::{allocated, text};
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::server::{Place, Program};
+use crate::harness::tool::qemu_img;
 
 /// More than the tables of an image, and less than any disk here.
 const NEAR: u64 = 8 << 20;

@@ -9,11 +9,11 @@ use pengx::model::Format;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{add_storlink, add_template, new_vm, press, status, template_image, vm_body};
-use crate::harness::app::wait_until;
 use crate::harness::counters::{Counter, at_one_moment};
 use crate::harness::guest::golden;
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::server::{Place, Program};
+use crate::harness::wait::wait_until;
 
 fn assert_pressed(server: &Program, vm: &str, button: &str, then: &str) {
     let answer = press(server, vm, button);

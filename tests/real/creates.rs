@@ -7,9 +7,9 @@ use std::net::{Shutdown, TcpStream};
 use pengx::model::{TaskKind, TaskState};
 
 use super::{add_storlink, add_template, ended, task_uri, template_image, vm_body};
-use crate::harness::app::wait_until;
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::server::{Place, Program};
+use crate::harness::wait::wait_until;
 
 /// Long enough to be caught in the middle.
 const TEMPLATE_MIB: usize = 512;

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{add_storlink, add_template, empty_vm, ended, new_vm, press, status, task_uri, template_image, vm_body};
-use crate::harness::app::{wait_until, wait_within};
 use crate::harness::fuse::{Hung, Mount};
 use crate::harness::http::Answer;
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::server::{Place, Program};
+use crate::harness::wait::{wait_until, wait_within};
 
 /// Storlink 1 is a directory, storlink 2 a mount.
 struct Scene {

@@ -18,10 +18,10 @@ use self::Death::{Libvirtd, Pengx, Qemu};
 use self::middle::Middle::{self, Copying, Moving, Once};
 use self::middle::Sight;
 use super::bed::{Bed, HERE, THERE, assert_filled, fill, whole_count};
-use crate::harness::app::{App, wait_until, wait_within};
+use crate::harness::app::App;
 use crate::harness::counters::Count;
-use crate::harness::guest::BOOT;
 use crate::harness::images::{of_snapshot, snapshots_of};
+use crate::harness::wait::{BOOT, wait_until, wait_within};
 use crate::harness::whole::Leaks;
 
 /// Who dies.

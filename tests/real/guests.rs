@@ -8,10 +8,11 @@ use std::sync::mpsc;
 use pengx::model::Format;
 
 use super::{add_storlink, add_template, new_vm, press, status, template_image, vm_body};
-use crate::harness::app::{PATIENCE, qemu_img};
 use crate::harness::guest::{EXTRA, SYSTEM, golden, next_beat};
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::server::{Place, Program};
+use crate::harness::tool::qemu_img;
+use crate::harness::wait::PATIENCE;
 
 /// A VM and where its guest's heartbeat is.
 struct Guest {
@@ -166,7 +167,7 @@ fn first_life_of_cow(server: &Program, vm: &Guest) {
 /// A server that has just begun may not have asked libvirt yet; it never says that a running guest is off.
 fn assert_running_soon(server: &Program, vm: &Guest) {
     let (told, said) = mpsc::channel();
-    crate::harness::app::wait_until("the server knows its guest", || {
+    crate::harness::wait::wait_until("the server knows its guest", || {
         let now = status(server, &vm.id);
         told.send(now.clone()).unwrap();
         Ok(now == "RUNNING")

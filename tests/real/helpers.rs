@@ -15,11 +15,12 @@ use pengx::hypervisor::{DomainType, FakeHypervisor, Hypervisor, LibvirtHyperviso
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{add_storlink, add_template, ended, task_uri, template_image, vm_body};
-use crate::harness::app::{Site, wait_until};
+use crate::harness::app::Site;
 use crate::harness::http::Served;
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::postgres;
 use crate::harness::server::{Place, Program};
+use crate::harness::wait::wait_until;
 
 /// Long enough to be caught in the middle.
 const DISK_MIB: u64 = 256;

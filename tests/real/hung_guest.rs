@@ -3,10 +3,10 @@
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{add_storlink, empty_vm, press, status};
-use crate::harness::app::wait_until;
 use crate::harness::http::Answer;
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::server::{Place, Program};
+use crate::harness::wait::wait_until;
 
 /// A QEMU that is stopped; it goes on when this is dropped.
 struct Hung(Pid);

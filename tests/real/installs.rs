@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::disc::{self, BLOCK, DRIVE, MARK, RUNS};
 use super::{add_storlink, new_vm, press, status, vm_body};
-use crate::harness::app::{PATIENCE, wait_within};
-use crate::harness::guest::BOOT;
 use crate::harness::http::Answer;
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::server::{Place, Program};
+use crate::harness::wait::{BOOT, PATIENCE, wait_within};
 
 /// The BIOS's number of the first hard disk; those of CD-ROM drives are higher.
 const HARD_DISK: u8 = 0x80;

@@ -8,10 +8,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::paused::Paused;
 use super::{add_storlink, empty_vm, press, status};
-use crate::harness::app::wait_until;
 use crate::harness::http::Served;
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::server::{Place, Program};
+use crate::harness::wait::wait_until;
 
 fn send(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();

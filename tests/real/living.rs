@@ -11,7 +11,8 @@ use pengx::tasks::Fate;
 use super::sweep::scenarios::{create_disk, create_nic, delete_disk, has_disks, has_nics, start};
 use super::sweep::{Scene, Sight};
 use crate::harness::app::App;
-use crate::harness::guest::{BOOT, golden, until_booted, until_seen};
+use crate::harness::guest::{golden, until_booted, until_seen};
+use crate::harness::wait::BOOT;
 use crate::harness::world::World;
 
 /// The disks of one that lives change all the time: they are there or not.

@@ -13,11 +13,12 @@ use pengx::store::tasks;
 use pengx::tasks::Fate;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::app::{App, PATIENCE, Site, wait_until};
+use crate::harness::app::{App, Site};
 use crate::harness::counters::{Counter, at_one_moment};
 use crate::harness::guest::{golden, until_booted};
 use crate::harness::images::text;
 use crate::harness::libvirt::Libvirtd;
+use crate::harness::wait::{PATIENCE, wait_until};
 
 /// So many bytes a second: nothing is moved before a test lets it.
 const SLOW: u64 = 1 << 20;

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use pengx::model::Format;
 
 use super::{add_storlink, add_template, new_vm, press, status, template_image, vm_body};
-use crate::harness::app::qemu_img;
 use crate::harness::counters::{Count, Counter, at_one_moment};
 use crate::harness::guest::golden;
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::server::{Place, Program};
+use crate::harness::tool::qemu_img;
 
 struct Guest<'a> {
     server: &'a Program,

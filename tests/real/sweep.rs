@@ -23,8 +23,9 @@ use pengx::tasks::Fate;
 
 use self::scenarios::Scenario;
 use super::paused::Paused;
-use crate::harness::app::{App, Fuse, PATIENCE, Site, wait_until};
+use crate::harness::app::{App, Fuse, Site};
 use crate::harness::libvirt::Libvirtd;
+use crate::harness::wait::{PATIENCE, wait_until};
 use crate::harness::world::World;
 
 /// What lies on the storlink for everybody's drive.

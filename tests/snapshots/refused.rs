@@ -8,7 +8,7 @@ use pengx::error::{ErrorKind, Result};
 use pengx::store::disks;
 
 use super::*;
-use crate::harness::app::qemu_img;
+use crate::harness::tool::qemu_img;
 use crate::harness::world::World;
 
 /// The image below, the one that the VM writes to, and a directory for what belongs to nobody.

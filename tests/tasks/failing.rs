@@ -10,8 +10,9 @@ use pengx::store::{locks, storlinks, tasks as rows};
 use pengx::tasks::{Fate, TaskSettings};
 
 use super::rig::{Gate, Rig, changes, done, on_both, pm, quick, settings, undo};
-use crate::harness::app::{Fuse, wait_until};
+use crate::harness::app::Fuse;
 use crate::harness::postgres;
+use crate::harness::wait::wait_until;
 
 fn refused() -> Error {
     Error::refused("the test", "no")

@@ -12,8 +12,8 @@ use pengx::model::*;
 use pengx::tasks::TaskSettings;
 
 use super::rig::{Gate, Rig, changes, done, quick, settings, undo};
-use crate::harness::app::wait_until;
 use crate::harness::postgres::Server;
+use crate::harness::wait::wait_until;
 
 #[test]
 fn the_end_of_a_task_is_recorded_when_the_database_is_back() {
@@ -51,7 +51,7 @@ fn the_end_of_a_task_is_recorded_when_the_database_is_back() {
     for n in 1..=3 {
         rig.submit(quick(TaskKind::VmStart, &[changes(n)]), done).wait_blocking().unwrap();
     }
-    rig.engine.stop(crate::harness::app::PATIENCE);
+    rig.engine.stop(crate::harness::wait::PATIENCE);
 }
 
 #[test]

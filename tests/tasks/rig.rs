@@ -10,8 +10,8 @@ use pengx::store::{Store, journal, locks, pms, tasks as rows};
 use pengx::tasks::{Engine, Ground, NoFaults, Probe, TaskHandle, TaskSettings, TaskSpec, Work};
 use uuid::Uuid;
 
-use crate::harness::app::{PATIENCE, wait_until};
 use crate::harness::postgres;
+use crate::harness::wait::{PATIENCE, wait_until};
 
 pub(super) struct Rig {
     pub(super) engine: Engine,

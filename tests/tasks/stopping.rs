@@ -8,7 +8,7 @@ use pengx::error::ErrorKind;
 use pengx::model::*;
 
 use super::rig::{Gate, changes, done, long, on_both, quick, settings, undo};
-use crate::harness::app::{PATIENCE, wait_until};
+use crate::harness::wait::{PATIENCE, wait_until};
 
 #[test]
 fn a_stop_lets_quick_tasks_end_and_undoes_long_ones() {

@@ -6,7 +6,8 @@ use pengx::hypervisor::{BlockJob, BlockJobStatus};
 use pengx::model::Layer;
 
 use super::*;
-use crate::harness::app::{qemu_img, wait_until};
+use crate::harness::tool::qemu_img;
+use crate::harness::wait::wait_until;
 
 /// An image has so many units, each of one byte again and again.
 const UNITS: usize = 4;

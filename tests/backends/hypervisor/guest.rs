@@ -1,8 +1,8 @@
 //! What a guest sees of what is changed while it runs: Debian's kernel, emulated.
 
 use super::*;
-use crate::harness::app::wait_within;
-use crate::harness::guest::{BOOT, EXTRA, SYSTEM, Sight, golden, next_beat, until_seen};
+use crate::harness::guest::{EXTRA, SYSTEM, Sight, golden, next_beat, until_seen};
+use crate::harness::wait::{BOOT, wait_within};
 
 fn bench() -> Bench {
     Bench::new(Arc::new(connect_with(&Libvirtd::shared().uri, BOOT)))

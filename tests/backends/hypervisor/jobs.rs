@@ -9,7 +9,8 @@ use rustix::process::Signal;
 
 use super::libvirt::{Stopped, domain_name, impatient, is_unavailable, kill, patiently};
 use super::*;
-use crate::harness::app::{qemu_img, wait_until};
+use crate::harness::tool::qemu_img;
+use crate::harness::wait::wait_until;
 
 /// Every file that a process has open.
 fn open_files(pid: i32) -> Vec<PathBuf> {

@@ -7,9 +7,9 @@ use rustix::process::Signal;
 use super::jobs::{SmallDisk, job_needs_pivot};
 use super::libvirt::{domain_name, kill};
 use super::*;
-use crate::harness::app::wait_within;
 use crate::harness::counters::{Counter, at_one_moment};
-use crate::harness::guest::{BOOT, golden};
+use crate::harness::guest::golden;
+use crate::harness::wait::{BOOT, wait_within};
 
 /// A guest with a system disk and another one.
 struct Guest<'a> {

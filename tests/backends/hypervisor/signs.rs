@@ -3,8 +3,8 @@
 use std::net::TcpListener;
 
 use super::*;
-use crate::harness::app::{wait_until, wait_within};
-use crate::harness::guest::{BOOT, golden};
+use crate::harness::guest::golden;
+use crate::harness::wait::{BOOT, wait_until, wait_within};
 
 pub(super) fn an_agent_that_is_not_there_does_not_answer(bench: &Bench) {
     let vm = bench.vm(&[bench.disk()]);

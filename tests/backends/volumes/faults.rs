@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use super::*;
-use crate::harness::app::wait_until;
+use crate::harness::wait::wait_until;
 
 #[test]
 fn a_tool_that_fails_or_lies_leaves_nothing() {

@@ -6,12 +6,12 @@ use pengx::hypervisor::{DomainType, Hypervisor, LibvirtHypervisor, LibvirtOption
 use pengx::model::*;
 use pengx::store::{disks, journal, locks, snapshots, storlinks};
 
-use crate::harness::app::{wait_until, wait_within};
 use crate::harness::counters::Counter;
-use crate::harness::guest::{BOOT, SYSTEM, golden, next_beat, until_booted};
+use crate::harness::guest::{SYSTEM, golden, next_beat, until_booted};
 use crate::harness::http::ask;
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::server::{Place, Program};
+use crate::harness::wait::{BOOT, wait_until, wait_within};
 use crate::harness::whole::{Leaks, assert_whole};
 use crate::real::bed::{assert_filled, counter, fill, whole_count};
 use crate::real::{add_storlink, add_template, new_vm, press, status, task_uri, template_image, vm_body};

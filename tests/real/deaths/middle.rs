@@ -12,9 +12,9 @@ use pengx::tasks::Fate;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Death;
-use crate::harness::app::{Fuse, StorageFaults, wait_within};
-use crate::harness::guest::BOOT;
+use crate::harness::app::{Fuse, StorageFaults};
 use crate::harness::libvirt::Libvirtd;
+use crate::harness::wait::{BOOT, wait_within};
 use crate::harness::whole::files_in;
 use crate::real::bed::{Bed, counter};
 

@@ -9,8 +9,9 @@ use pengx::operations::vm::CreateVm;
 
 use super::scenarios::{Scenario, start};
 use super::{FOR_NOTHING, Scene, clear, fail_at, state, sweep, sweep_of_deaths};
-use crate::harness::app::{App, wait_until};
+use crate::harness::app::App;
 use crate::harness::images::{assert_whole, content, of_snapshot, snapshots_of, write};
+use crate::harness::wait::wait_until;
 
 type Subject = Option<VmId>;
 

@@ -1,0 +1,30 @@
+//! How long tests wait for what comes by itself.
+
+use std::time::{Duration, Instant};
+
+use pengx::error::Result;
+
+/// No condition that a test waits for takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// But what an emulated guest does, on a loaded machine.
+pub const BOOT: Duration = Duration::from_secs(150);
+
+/// Waits for a condition, and fails the test at its deadline.
+pub fn wait_until(what: &str, holds: impl FnMut() -> Result<bool>) {
+    wait_within(PATIENCE, what, holds);
+}
+
+/// For what a guest does, which takes longer.
+pub fn wait_within(patience: Duration, what: &str, mut holds: impl FnMut() -> Result<bool>) {
+    let deadline = Instant::now() + patience;
+    let mut last = Ok(false);
+    while Instant::now() < deadline {
+        last = holds();
+        if matches!(last, Ok(true)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("not within {patience:?}: {what} (last: {last:?})");
+}
