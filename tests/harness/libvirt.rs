@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub(crate) struct Libvirtd {
@@ -26,9 +27,10 @@ impl Libvirtd {
 
     /// One more, for a test that wants to see every domain of its daemon.
     pub(crate) fn start(name: &str) -> Self {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
         sweep();
-        let base = PathBuf::from(format!("/tmp/{PREFIX}{}-{name}", std::process::id()));
         let owner = std::process::id().to_string();
+        let base = PathBuf::from(format!("/tmp/{PREFIX}{owner}-{}-{name}", STARTED.fetch_add(1, Ordering::Relaxed)));
         let answer = lab("start", &["-o", &owner], &base);
         let uri = assigned(&answer, "LIBVIRT_URI");
         Self { uri, base }
