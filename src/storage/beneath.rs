@@ -72,7 +72,7 @@ impl Dir {
 
     /// Whether files can be opened past the page cache, tried on a file that is there.
     pub(super) fn opens_direct(&self, name: &str) -> Result<bool> {
-        match self.open_beneath(name, OFlags::RDWR | OFlags::DIRECT) {
+        match self.open_beneath(name, OFlags::RDONLY | OFlags::DIRECT) {
             Ok(_) => Ok(true),
             Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(false),
             Err(e) => Err(self.failed(name, "opened", e)),

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::beneath::Dir;
 use super::header::{self, HeaderError, MAX_VIRTUAL_BYTES};
-use super::image::{self, Image};
+use super::image::{self, Image, Source};
 use super::marks::Marker;
 use super::patience::within;
 use super::{Content, Control, DriverInfo, FileDigest, MAX_FILES, MAX_ISOS, NewVolume, VolumeDriver};
@@ -111,7 +111,13 @@ impl DirDriver {
         })
     }
 
-    fn fill(&self, volume: &VolumeName, make: &NewVolume, bytes: u64, control: &Control<'_>) -> Result<(), Failed> {
+    fn fill(
+        &self,
+        volume: &VolumeName,
+        make: &NewVolume,
+        content: Option<&ChainFacts>,
+        control: &Control<'_>,
+    ) -> Result<(), Failed> {
         let path = self.link.join(part(volume));
         let image = Image { path: &path, format: make.format };
         let runner = &*self.runner;
@@ -122,9 +128,12 @@ impl DirDriver {
                 image::create_overlay(runner, &path, make.size, below, control)?;
             }
             Content::Copy(chain) | Content::Compressed(chain) => {
-                let compress = matches!(make.content, Content::Compressed(_));
-                image::convert(runner, chain, image, compress, bytes, self.cache_mode()?, control)?;
-                if bytes < make.size.bytes() {
+                let ChainFacts { virtual_bytes, cache, .. } =
+                    *content.ok_or_else(|| Error::internal("a copy of nothing"))?;
+                let from = Source { chain, virtual_bytes, cache };
+                let packed = matches!(make.content, Content::Compressed(_));
+                image::convert(runner, &from, image, packed, self.cache_mode()?, control)?;
+                if virtual_bytes < make.size.bytes() {
                     image::grow(runner, image, make.size, control)?;
                 }
             }
@@ -250,8 +259,8 @@ impl VolumeDriver for DirDriver {
         let content = self.read_through(make)?;
         let need = need(make, content.as_ref());
         let file = self.begin(volume, need)?;
-        let bytes = content.as_ref().map_or(0, |chain| chain.virtual_bytes);
-        let filled = self.fill(volume, make, bytes, control).map_err(|failed| self.explain(volume, need, failed));
+        let filled = self.fill(volume, make, content.as_ref(), control);
+        let filled = filled.map_err(|failed| self.explain(volume, need, failed));
         let made = filled.and_then(|()| self.finish(volume, make, file));
         if made.is_err()
             && let Err(e) = self.unlink(vec![part(volume)])
@@ -446,21 +455,26 @@ impl From<Error> for Failed {
 struct ChainFacts {
     virtual_bytes: u64,
     allocated_bytes: u64,
+    /// How all of them can be read.
+    cache: CacheMode,
 }
 
 /// Each header, and that each image is on the one that comes next.
 fn examine_chain(chain: &[Layer]) -> Result<ChainFacts> {
-    let mut all = ChainFacts { virtual_bytes: 0, allocated_bytes: 0 };
+    let mut all = ChainFacts { virtual_bytes: 0, allocated_bytes: 0, cache: CacheMode::None };
     for (n, layer) in chain.iter().enumerate() {
         let VolumeSource::File(path) = &layer.source;
         let (parent, name) = parts(path)?;
         let format = layer.format;
         let (title, next) = (path.display().to_string(), chain.get(n + 1));
-        let said = beneath(&parent, move |dir| {
+        let (said, direct) = beneath(&parent, move |dir| {
             let mut file = dir.open_file(&name)?.ok_or_else(|| Error::not_found("volume", &name))?;
-            measure(&mut file, &name, format)
+            Ok((measure(&mut file, &name, format)?, dir.opens_direct(&name)?))
         })?;
         is_on(&title, &said, next)?;
+        if !direct {
+            all.cache = CacheMode::Writeback;
+        }
         all.virtual_bytes = all.virtual_bytes.max(said.facts.virtual_bytes);
         all.allocated_bytes += said.facts.allocated_bytes;
     }

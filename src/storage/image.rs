@@ -31,6 +31,15 @@ pub struct Image<'a> {
     pub format: Format,
 }
 
+/// What is copied.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    pub chain: &'a [Layer],
+    pub virtual_bytes: u64,
+    /// How all of the chain is read.
+    pub cache: CacheMode,
+}
+
 /// Makes an empty image in the file, which may exist; at most a minute.
 pub fn create(runner: &dyn Runner, image: Image<'_>, size: MiB, control: &Control<'_>) -> Result<(), ExecError> {
     let mut command = Command::new("qemu-img", QUICK).args(["create", "-q", "-f", image.format.word()]);
@@ -105,29 +114,32 @@ pub fn reattach(
     run(runner, &command.limits(limits(virtual_bytes)), &[path_of(overlay)], &alone)
 }
 
-/// Makes `to` a full, self-contained copy of what the chain shows, `virtual_bytes` of it; zeros stay sparse.
+/// Makes `to` a full, self-contained copy of what the source shows, compressed if it is `packed`; zeros stay sparse.
 ///
 /// Ends with an error if it stands still, or after a time that even slow storage keeps. The data is on the disk when it
 /// returns: with `cache` none it goes there directly (also the fastest: 1.2 GiB took 0.7 s where going through the page
-/// cache took 0.9 to 3.5 s), with writeback by the flush at the end. qemu-img's own default flushes nothing.
+/// cache took 0.9 to 3.5 s), with writeback by the flush at the end. qemu-img's own default flushes nothing. Images that
+/// guests use are not in the page cache, so reading past it is no slower, and leaves it to others.
+///
+/// Clusters are packed many at once, and written as they are done: in their order, one core waits for another.
 pub fn convert(
     runner: &dyn Runner,
-    chain: &[Layer],
+    from: &Source<'_>,
     to: Image<'_>,
-    compress: bool,
-    virtual_bytes: u64,
+    packed: bool,
     cache: CacheMode,
     control: &Control<'_>,
 ) -> Result<(), ExecError> {
-    let mut command = long(virtual_bytes).args(["convert", "-p", "-t", word(cache), "-O", to.format.word()]);
+    let caches = ["-T", word(from.cache), "-t", word(cache)];
+    let mut command = long(from.virtual_bytes).args(["convert", "-p"]).args(caches).args(["-O", to.format.word()]);
     command = command.args(options(to.format));
-    if compress {
-        command = command.args(["-c", "-o", "compression_type=zstd"]);
+    if packed {
+        command = command.args(["-c", "-o", "compression_type=zstd", "-W", "-m", "16"]);
     }
-    let command = command.arg("--").arg(explicit(chain)).arg(filename(to.path));
-    let mut paths = paths(chain);
+    let command = command.arg("--").arg(explicit(from.chain)).arg(filename(to.path));
+    let mut paths = paths(from.chain);
     paths.push(to.path);
-    run(runner, &command.limits(limits(virtual_bytes)), &paths, control)
+    run(runner, &command.limits(limits(from.virtual_bytes)), &paths, control)
 }
 
 /// Looks whether the tables of an image that is self-contained agree, and changes nothing. Time as in [`convert`].

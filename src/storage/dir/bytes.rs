@@ -56,18 +56,27 @@ impl Reading {
         beneath(link, move |dir| {
             let file = open(dir, &volume)?;
             let length = file.metadata().map_err(|e| unreadable(volume.as_str(), &e))?.len();
-            Ok(Self { file, name: volume.to_string(), length, at: 0, buffer: Vec::new() })
+            let reading = Self { file, name: volume.to_string(), length, at: 0, buffer: Vec::new() };
+            reading.fetch();
+            Ok(reading)
         })
+    }
+
+    /// Has the next block come from the storage while this one is hashed: what the page cache holds is not what the storage
+    /// gives. Where nothing can be dropped, the cache is what there is.
+    fn fetch(&self) {
+        for advice in [Advice::DontNeed, Advice::WillNeed] {
+            fadvise(&self.file, self.at, NonZeroU64::new(u64::try_from(BLOCK).unwrap_or(u64::MAX)), advice).ok();
+        }
     }
 
     /// The hash of the next block; `None` at the end.
     fn block(mut self) -> Result<(Self, Option<String>)> {
         let limit = u64::try_from(BLOCK).unwrap_or(u64::MAX);
-        // What the page cache holds is not what the storage gives. Where nothing can be dropped, the cache is what there is.
-        fadvise(&self.file, self.at, NonZeroU64::new(limit), Advice::DontNeed).ok();
         self.buffer.clear();
         let read = (&self.file).take(limit).read_to_end(&mut self.buffer).map_err(|e| unreadable(&self.name, &e))?;
         self.at += u64::try_from(read).unwrap_or(u64::MAX);
+        self.fetch();
         let hash = (read > 0).then(|| hex(&Sha256::digest(&self.buffer)));
         Ok((self, hash))
     }
