@@ -2,7 +2,6 @@
 //! done to them is found.
 
 mod damage;
-mod full;
 mod program;
 mod proof;
 mod rivals;

@@ -1,7 +1,7 @@
 //! Free space is reserved before a copy writes its first byte: two copies never count on the same.
 
-use std::path::Path;
-use std::process::Command;
+mod full;
+
 use std::sync::Arc;
 
 use pengx::error::{Error, ErrorKind, Result};
@@ -14,46 +14,21 @@ use pengx::tasks::{Fate, TaskHandle};
 
 use crate::harness::app::{App, Fuse, Site, make_image};
 use crate::harness::postgres;
+use crate::harness::small::SmallDisk;
 use crate::harness::wait::{PATIENCE, wait_until};
-
-/// A file system of so many MiB, for as long as this lives.
-struct Small(tempfile::TempDir);
-
-impl Small {
-    fn mount(mib: u64) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        tool("mount", &["-t", "tmpfs", "-o", &format!("size={mib}m"), "none", dir.path().to_str().unwrap()]);
-        Self(dir)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        tool("umount", &["-l", self.path().to_str().unwrap()]);
-    }
-}
-
-fn tool(program: &str, args: &[&str]) {
-    let done = Command::new(program).args(args).output().unwrap();
-    assert!(done.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&done.stderr));
-}
 
 /// A template of 6 MiB, and a storlink with so little room.
 struct Scene {
     template: TemplateId,
     small: StorlinkId,
-    disk: Small,
+    disk: SmallDisk,
 }
 
 impl Scene {
     /// The template is on a storlink of its own.
     fn prepare(app: &App, mib: u64) -> Self {
         let large = app.storlink();
-        let disk = Small::mount(mib);
+        let disk = SmallDisk::mount(&format!("{mib}m"));
         let small = app
             .run(CreateStorlink {
                 name: "small".parse().unwrap(),

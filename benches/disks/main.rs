@@ -24,6 +24,7 @@ mod libvirt;
 mod pauses;
 mod server;
 #[path = "../../tests/harness/tool.rs"]
+#[allow(dead_code, reason = "the tests run more")]
 mod tool;
 #[path = "../../tests/harness/wait.rs"]
 #[allow(dead_code, reason = "the tests wait for more")]

@@ -13,7 +13,8 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(dir: &Path, hypervisor: &str) -> Self {
-        std::fs::write(dir.join("pengx.toml"), "[bridges]\nxenbr0 = \"user\"\n").unwrap();
+        std::fs::write(dir.join("pengx.toml"), "[bridges]\nxenbr0 = \"user\"\n[libvirt]\ndomain_type = \"qemu\"\n")
+            .unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_pengx"))
             .args(["serve", "--listen", "127.0.0.1:0", "--hypervisor", hypervisor, "--data-dir"])
             .arg(dir)

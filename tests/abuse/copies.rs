@@ -9,10 +9,11 @@ use pengx::model::*;
 use super::Scene;
 use super::hostile::{Case, Secret, cases, text};
 use super::races::{at_once, both, with_status};
-use super::storlinks::{SmallDisk, create};
+use super::storlinks::create;
 use crate::harness::app::make_image;
 use crate::harness::http::Answer;
 use crate::harness::images::{allocated, assert_same, fill};
+use crate::harness::small::SmallDisk;
 use crate::harness::tool::qemu_img;
 use crate::harness::wait::PATIENCE;
 use crate::harness::world::World;
@@ -239,7 +240,7 @@ fn what_is_sparse_stays_sparse() {
 
 /// A site with a VM whose disks hold 4 and 2 MiB of data, and a second storlink of 8 MiB.
 fn beside_a_small_disk(extra: u32) -> (Scene, SmallDisk, String) {
-    let (scene, disk) = (Scene::new(), SmallDisk::mount());
+    let (scene, disk) = (Scene::new(), SmallDisk::mount("8m"));
     assert_eq!(create(&scene.http, "small", text(disk.path())).status, 201);
     let body = format!(
         "<os_disk_size>4</os_disk_size><extra_disk_size>{extra}</extra_disk_size><disk_format>raw</disk_format>"
@@ -302,7 +303,7 @@ fn two_copies_do_not_count_on_the_same_room() {
 /// On a guest's own storlink there is no room for what it writes while it is copied.
 #[test]
 fn a_guest_whose_own_storlink_is_full_is_not_copied_while_it_runs() {
-    let (scene, disk) = (Scene::new(), SmallDisk::mount());
+    let (scene, disk) = (Scene::new(), SmallDisk::mount("8m"));
     assert_eq!(create(&scene.http, "small", text(disk.path())).status, 201);
     let body = "<storlink>2</storlink><os_disk_size>4</os_disk_size>";
     assert_eq!(scene.create_vm("web1", body).status, 201);
@@ -324,7 +325,7 @@ fn a_guest_whose_own_storlink_is_full_is_not_copied_while_it_runs() {
 #[test]
 fn a_storlink_that_fills_up_during_a_copy_is_left_as_it_was() {
     for large in [0, 1] {
-        let (scene, disk) = (Scene::new(), SmallDisk::mount());
+        let (scene, disk) = (Scene::new(), SmallDisk::mount("8m"));
         assert_eq!(create(&scene.http, "small", text(disk.path())).status, 201);
         let size = |order| if order == large { 32 } else { 2 };
         let body = format!("<os_disk_size>{}</os_disk_size><extra_disk_size>{}</extra_disk_size>", size(0), size(1));

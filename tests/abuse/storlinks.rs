@@ -1,13 +1,13 @@
 //! Storlinks that are not what they should be, names of all kinds, and full disks.
 
 use std::fs;
-use std::path::Path;
 
 use pengx::model::Format;
 
 use super::Scene;
 use crate::harness::app::make_image;
 use crate::harness::http::{Answer, Served};
+use crate::harness::small::SmallDisk;
 use crate::harness::tool::qemu_img;
 use crate::harness::world::World;
 
@@ -119,37 +119,6 @@ fn a_storlink_that_vanishes_refuses_new_vms_and_shows_its_last_size() {
     assert_eq!(scene.create_vm("web1", &format!("<template>{template}</template>")).status, 201);
 }
 
-/// A file system of 8 MiB, for as long as this lives.
-pub(super) struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    pub(super) fn mount() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        tool("mount", &["-t", "tmpfs", "-o", "size=8m", "none", dir.path().to_str().unwrap()]);
-        Self(dir)
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    pub(super) fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.path()).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        tool("umount", &["-l", self.path().to_str().unwrap()]);
-    }
-}
-
-fn tool(program: &str, args: &[&str]) {
-    let done = std::process::Command::new(program).args(args).output().unwrap();
-    assert!(done.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
 /// As [`Scene::refused`], and the small disk is as it was.
 fn full(scene: &Scene, disk: &SmallDisk, more: &str) -> String {
     let before = disk.names();
@@ -163,7 +132,7 @@ fn full(scene: &Scene, disk: &SmallDisk, more: &str) -> String {
 #[test]
 fn a_full_disk_is_told_with_what_is_needed_and_what_is_free() {
     let scene = Scene::new();
-    let disk = SmallDisk::mount();
+    let disk = SmallDisk::mount("8m");
     assert_eq!(create(&scene.http, "small", disk.path().to_str().unwrap()).status, 201);
     let large = pengx::model::DiskId(uuid::Uuid::new_v4());
     let name = format!("{large}.raw");
@@ -188,7 +157,7 @@ fn a_full_disk_is_told_with_what_is_needed_and_what_is_free() {
 #[test]
 fn a_full_disk_takes_no_disk_of_a_vm_that_runs() {
     let scene = Scene::new();
-    let disk = SmallDisk::mount();
+    let disk = SmallDisk::mount("8m");
     assert_eq!(create(&scene.http, "small", disk.path().to_str().unwrap()).status, 201);
     let vm = scene.vm("web1");
     assert_eq!(scene.http.post(&format!("/vms/{vm}/start/"), "").status, 200);
@@ -212,7 +181,7 @@ fn a_full_disk_takes_no_disk_of_a_vm_that_runs() {
 #[test]
 fn a_disk_that_fills_up_during_a_copy_is_left_as_it_was() {
     let scene = Scene::new();
-    let disk = SmallDisk::mount();
+    let disk = SmallDisk::mount("8m");
     assert_eq!(create(&scene.http, "small", disk.path().to_str().unwrap()).status, 201);
     // Compressed, it looks as if it would fit.
     let content = pengx::model::DiskId(uuid::Uuid::new_v4());

@@ -24,6 +24,8 @@ use pengx::storage::dir::DirDriver;
 use pengx::storage::{Content, Control, NewVolume, VolumeDriver};
 use tempfile::TempDir;
 
+use crate::harness::tool::tool;
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A storlink in a directory of its own; every file in it is counted.
@@ -80,10 +82,6 @@ fn copy(of: &Path, from: Format, format: Format, size: u64) -> NewVolume {
         size: MiB(size),
         content: Content::Copy(vec![Layer { source: VolumeSource::File(of.to_owned()), format: from }]),
     }
-}
-
-fn tool(program: &str, args: &[&str]) -> Output {
-    SystemRunner.run_quietly(&Command::new(program, MINUTE).args(args)).unwrap()
 }
 
 /// An 8 MiB raw disk with data in the first and the sixth MiB.

@@ -9,6 +9,7 @@ pub mod images;
 pub mod libvirt;
 pub mod postgres;
 pub mod server;
+pub mod small;
 pub mod tool;
 pub mod wait;
 pub mod whole;

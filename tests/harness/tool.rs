@@ -1,6 +1,13 @@
 //! Programs that tests run themselves.
 
-use std::process::Command;
+use std::process::{Command, Output};
+
+/// It must succeed.
+pub fn tool(program: &str, args: &[&str]) -> Output {
+    let done = Command::new(program).args(args).output().unwrap();
+    assert!(done.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    done
+}
 
 /// What it says; it must succeed.
 pub fn qemu_img(args: &[&str]) -> String {

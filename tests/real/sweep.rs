@@ -232,7 +232,7 @@ fn sweep(
         }
     }
     println!("libvirt: {how} at {points} points of {} operations", scenarios.len());
-    assert!(points > 7 * scenarios.len());
+    assert!(points > 9 * scenarios.len());
     app
 }
 

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use super::libvirt::{Stopped, domain_name, impatient, is_unavailable, kill, patiently};
 use super::*;
+use crate::harness::small::SmallDisk;
 use crate::harness::tool::qemu_img;
 use crate::harness::wait::wait_until;
 
@@ -258,38 +259,6 @@ fn what_a_job_came_to_while_libvirtd_was_away_is_known() {
         bench.hypervisor.destroy(vm.id).unwrap();
         assert_survived(&after(job, chain));
     }
-}
-
-/// A file system of its own; needs root.
-pub(super) struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    pub(super) fn mount(size: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        tool("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "none", dir.path().to_str().unwrap()]);
-        Self(dir)
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// Leaves no room.
-    pub(super) fn fill(&self) {
-        let mut file = std::fs::File::create_new(self.path().join("filler")).unwrap();
-        while file.write_all(&[1; 4096]).is_ok() {}
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        tool("umount", &["--lazy", self.0.path().to_str().unwrap()]);
-    }
-}
-
-fn tool(program: &str, args: &[&str]) {
-    let done = std::process::Command::new(program).args(args).output().unwrap();
-    assert!(done.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// The guest itself is paused here; `moved.rs` has one that goes on.

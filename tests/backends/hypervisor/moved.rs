@@ -4,11 +4,12 @@ use pengx::hypervisor::BlockJob;
 use pengx::model::Layer;
 use rustix::process::Signal;
 
-use super::jobs::{SmallDisk, job_needs_pivot};
+use super::jobs::job_needs_pivot;
 use super::libvirt::{domain_name, kill};
 use super::*;
 use crate::harness::counters::{Counter, at_one_moment};
 use crate::harness::guest::golden;
+use crate::harness::small::{SmallDisk, fill_up};
 use crate::harness::wait::{BOOT, wait_within};
 
 /// A guest with a system disk and another one.
@@ -146,7 +147,7 @@ fn full(guest: &mut Guest<'_>, small: &SmallDisk) {
     let (hypervisor, id) = (&guest.bench.hypervisor, guest.vm.id);
     hypervisor.start_block_job(id, 1, &mirror(&to)).unwrap();
     guest.vm.until_ready(1);
-    small.fill();
+    fill_up(&small.filler());
     wait_within(BOOT, "the job is gone", || Ok(hypervisor.block_job(id, 1)?.is_none()));
     wrong_state(hypervisor.pivot(id, 1));
     guest.counts_on();

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use super::*;
+use crate::harness::small::SmallDisk;
 use crate::harness::wait::wait_until;
 
 #[test]
@@ -56,28 +57,11 @@ fn a_copy_that_is_cancelled_ends_and_leaves_nothing() {
     }
 }
 
-/// A file system of 8 MiB; needs root, as the rest of what pengx does.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    fn mount() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        tool("mount", &["-t", "tmpfs", "-o", "size=8m", "none", dir.path().to_str().unwrap()]);
-        Self(dir)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        tool("umount", &["--lazy", self.0.path().to_str().unwrap()]);
-    }
-}
-
 #[test]
 fn a_disk_that_is_too_small_is_told_before_copying() {
-    let disk = SmallDisk::mount();
+    let disk = SmallDisk::mount("8m");
     // No tool may run.
-    let driver = DirDriver::open(disk.0.path(), Arc::new(Faulty::before(0)));
+    let driver = DirDriver::open(disk.path(), Arc::new(Faulty::before(0)));
     let source = tempfile::tempdir().unwrap();
     let raw = source.path().join("disk");
     fs::write(&raw, vec![7; 20 << 20]).unwrap();
@@ -85,13 +69,13 @@ fn a_disk_that_is_too_small_is_told_before_copying() {
     let e = create(&driver, &name(Format::Qcow2), &make).unwrap_err();
     let ErrorKind::NoSpace { need, free, .. } = *e.kind() else { panic!("{e:?}") };
     assert_eq!((need, free), (MiB(20), MiB(8)));
-    assert!(files(disk.0.path()).is_empty());
+    assert!(files(disk.path()).is_empty());
 }
 
 #[test]
 fn a_disk_that_fills_up_is_told_and_left_as_it_was() {
-    let disk = SmallDisk::mount();
-    let driver = DirDriver::open(disk.0.path(), Arc::new(SystemRunner));
+    let disk = SmallDisk::mount("8m");
+    let driver = DirDriver::open(disk.path(), Arc::new(SystemRunner));
     assert_eq!(driver.usage().unwrap(), Usage { size: MiB(8), free: MiB(8) });
     let source = tempfile::tempdir().unwrap();
     let (raw, small) = (source.path().join("disk"), source.path().join("small"));
@@ -103,7 +87,7 @@ fn a_disk_that_fills_up_is_told_and_left_as_it_was() {
         let e = create(&driver, &name(*format), &copy(&small, Format::Qcow2, *format, 32)).unwrap_err();
         let ErrorKind::NoSpace { need, free, .. } = *e.kind() else { panic!("{e:?}") };
         assert!(need > free, "{e}");
-        assert!(files(disk.0.path()).is_empty());
+        assert!(files(disk.path()).is_empty());
         // A child of another test, between its fork and its exec, may hold the removed file open for a moment.
         wait_until("the space is free again", || Ok(driver.usage()?.free == MiB(8)));
     }
@@ -146,9 +130,9 @@ fn check_says_what_is_wrong_with_a_link() {
     let e = driver(Path::new("relative")).check().unwrap_err();
     assert_eq!(e.to_string(), "link: relative must be an absolute path");
 
-    let disk = SmallDisk::mount();
-    tool("mount", &["-o", "remount,ro", disk.0.path().to_str().unwrap()]);
-    refused(driver(disk.0.path()).check(), "cannot be written: Read-only file system");
+    let disk = SmallDisk::mount("8m");
+    tool("mount", &["-o", "remount,ro", disk.path().to_str().unwrap()]);
+    refused(driver(disk.path()).check(), "cannot be written: Read-only file system");
 }
 
 #[test]
