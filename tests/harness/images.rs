@@ -64,10 +64,10 @@ impl App {
         flat(&self.path(disk), disk.format, to);
     }
 
-    /// Takes a snapshot: all its disks become overlays on what they were.
+    /// Takes a snapshot: all its disks become overlays, beside the first one, on what they were.
     pub fn freeze(&self, vm: VmId, name: &str) -> SnapshotId {
-        let (name, desc) = (name.parse().unwrap(), String::new());
-        self.run(TakeSnapshot { vm, name, storlink: StorlinkId(1), desc }).unwrap().id
+        let (name, storlink, desc) = (name.parse().unwrap(), self.disks(vm)[0].storlink, String::new());
+        self.run(TakeSnapshot { vm, name, storlink, desc }).unwrap().id
     }
 }
 

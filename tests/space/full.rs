@@ -63,7 +63,7 @@ impl Filling {
         let it = Self { app, vm, disk };
         it.write(0x31);
         if name.starts_with("snapshot.") && name != "snapshot.take" {
-            it.take("s").unwrap();
+            it.app.freeze(vm, "s");
             it.write(0x32);
         }
         if name.starts_with("backup.") && name != "backup.create" {
@@ -80,11 +80,6 @@ impl Filling {
         self.app.disks(self.vm).iter().for_each(|disk| self.app.fill(disk, byte, u64::from(byte), 512));
     }
 
-    fn take(&self, name: &str) -> Result<()> {
-        let (name, desc) = (name.parse().unwrap(), String::new());
-        self.app.run(TakeSnapshot { vm: self.vm, name, storlink: SMALL, desc }).map(drop)
-    }
-
     fn backup(&self, storlink: StorlinkId) -> Result<()> {
         let (name, desc) = ("nightly".parse().unwrap(), String::new());
         self.app.run(CreateBackup { vm: self.vm, name, storlink, desc }).map(drop)
@@ -96,7 +91,7 @@ impl Filling {
         let saved = || snapshots_of(app, vm)[0].id;
         let kept = || app.store().read(backups::all).unwrap()[0].id;
         match name {
-            "snapshot.take" => self.take("made"),
+            "snapshot.take" => app.run(TakeSnapshot { vm, name: called, storlink: SMALL, desc }).map(drop),
             "snapshot.delete" => app.run(DeleteSnapshot { vm, snapshot: saved() }),
             "snapshot.restore" => app.run(RestoreSnapshot { vm, snapshot: saved() }),
             "snapshot.start" => app.run(StartSnapshot { vm, snapshot: saved() }),
