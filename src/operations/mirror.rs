@@ -181,8 +181,11 @@ fn has_moved(core: &Core, machine: &Machine, disk: &Disk, copy: &Disk) -> Result
 /// Why a copy did not get ready.
 fn ended(core: &Core, machine: &Machine, copies: &Copies, copy: &Disk, error: Error) -> Error {
     let error = powered_off(core, machine, error);
-    match (error.kind(), core.hypervisor.block_job(machine.vm.id, copy.order)) {
-        (ErrorKind::Refused { .. }, Ok(None)) => stopped(core, machine, copies, copy).caused_by(error),
+    if !matches!(error.kind(), ErrorKind::Refused { .. }) {
+        return error;
+    }
+    match core.hypervisor.block_job(machine.vm.id, copy.order) {
+        Ok(None) => stopped(core, machine, copies, copy).caused_by(error),
         _ => error,
     }
 }
