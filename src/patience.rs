@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,9 +68,18 @@ pub fn within<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let end = Instant::now() + limit;
+    begin(limit, path, work)?.end()
+}
+
+/// As [`within`], for who has something else to do meanwhile. Blocks only while all threads of the path are at work.
+pub fn begin<T: Send + 'static>(
+    limit: Duration,
+    path: &Path,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<Begun<T>> {
+    let due = Instant::now() + limit;
     let dead = || Error::unavailable(name(path));
-    let seat = Seat::take(path, end).ok_or_else(dead)?;
+    let seat = Seat::take(path, due).ok_or_else(dead)?;
     let (answer, answered) = sync_channel(1);
     std::thread::Builder::new()
         .name("storage".to_owned())
@@ -81,7 +90,22 @@ pub fn within<T: Send + 'static>(
             answer.send(done).ok();
         })
         .map_err(|e| dead().caused_by(e))?;
-    answered.recv_timeout(end.saturating_duration_since(Instant::now())).map_err(|e| dead().caused_by(e))?
+    Ok(Begun { path: path.to_owned(), due, answered })
+}
+
+/// Work on a storage that goes on.
+pub struct Begun<T> {
+    path: PathBuf,
+    due: Instant,
+    answered: Receiver<Result<T>>,
+}
+
+impl<T> Begun<T> {
+    /// Waits for its end, or for its deadline if that comes first.
+    pub fn end(self) -> Result<T> {
+        let left = self.due.saturating_duration_since(Instant::now());
+        self.answered.recv_timeout(left).map_err(|e| Error::unavailable(name(&self.path)).caused_by(e))?
+    }
 }
 
 /// The storage at a path, in sentences.

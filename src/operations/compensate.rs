@@ -24,7 +24,7 @@ pub(super) fn apply(core: &Core, compensation: &Compensation) -> Result<()> {
         Compensation::Redefine { vm } => redefine(core, *vm),
         Compensation::Destroy { vm } => {
             core.hypervisor.destroy(*vm)?;
-            core.inventory.refresh()
+            core.inventory.refresh(*vm)
         }
         Compensation::DetachDisk { vm, order } => if_active(core, *vm, || core.hypervisor.detach_disk(*vm, *order)),
         Compensation::DetachNic { vm, mac } => if_active(core, *vm, || core.hypervisor.detach_nic(*vm, *mac)),
@@ -88,7 +88,7 @@ fn start(core: &Core, vm: VmId) -> Result<()> {
         Err(away) if matches!(away.kind(), ErrorKind::Unavailable { .. } | ErrorKind::Internal) => return Err(away),
         Err(refused) => tracing::warn!(vm = %vm, error = refused.story(), "it is off and was not started again"),
     }
-    core.inventory.refresh()
+    core.inventory.refresh(vm)
 }
 
 fn as_rows_say(core: &Core, vm: VmId, undo: impl FnOnce(&DomainSpec) -> Result<()>) -> Result<()> {

@@ -141,7 +141,7 @@ pub const MAX_TEXT: usize = 64 << 20;
 pub const MAX_LOG: usize = 4 << 20;
 
 /// So many bytes of a file have one hash.
-pub const BLOCK: usize = 16 << 20;
+pub const BLOCK: u64 = 16 << 20;
 
 /// What the bytes of a file are.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -34,10 +34,12 @@ use crate::model::{
 /// The most calls at once that only look. They share a connection, of which libvirtd serves five; while five are stuck it
 /// reads nothing more of it, not even keep-alive.
 const LOOKING: usize = 4;
+/// Lists come one after the other.
+const LISTING: usize = 1;
 /// The most calls at once that end a guest.
 const ENDING: usize = 4;
-/// The most calls at once that a guest may hold up. libvirtd has 20 threads for the calls of all its clients; with those that
-/// end guests these leave it four.
+/// The most calls at once that a guest may hold up. libvirtd has 20 threads for the calls of all its clients; with lists and
+/// those that end guests these leave it three.
 const RISKY: usize = 12;
 
 /// How long a guest agent may take for each of the two answers that make a ping, in seconds.
@@ -83,6 +85,8 @@ impl Default for LibvirtOptions {
 
 pub struct LibvirtHypervisor {
     options: LibvirtOptions,
+    /// libvirtd holds a list up while it ends a guest that hangs.
+    listing: Lane,
     looking: Lane,
     ending: Lane,
     /// For what needs the answer of a guest's QEMU. One that hangs, because its storage does, takes a call of these for as
@@ -113,11 +117,18 @@ impl LibvirtHypervisor {
             return Err(Error::invalid("hypervisor", "must not have control characters"));
         }
         let lane = |most, shared| Lane::open(uri, options.call_timeout, Calls::new(most), shared);
-        Ok(Self { looking: lane(LOOKING, true)?, ending: lane(ENDING, false)?, risky: lane(RISKY, false)?, options })
+        Ok(Self {
+            listing: lane(LISTING, false)?,
+            looking: lane(LOOKING, true)?,
+            ending: lane(ENDING, false)?,
+            risky: lane(RISKY, false)?,
+            options,
+        })
     }
 
     fn lane(&self, verb: Verb) -> &Lane {
         match verb {
+            Verb::Domains => &self.listing,
             Verb::Destroy => &self.ending,
             // It only looks, but QEMU or its guest has to answer.
             Verb::BlockJob | Verb::AgentAnswers => &self.risky,

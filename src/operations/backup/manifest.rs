@@ -63,8 +63,7 @@ impl Image {
     /// Whether a file is this image to the last byte; else where it first is not.
     pub(super) fn compare(&self, digest: &FileDigest) -> std::result::Result<(), String> {
         let differs = |n: usize| {
-            let (of, at) =
-                (self.sha256.len().max(1), u64::try_from(n).unwrap_or(u64::MAX).saturating_mul(block_bytes()));
+            let (of, at) = (self.sha256.len().max(1), u64::try_from(n).unwrap_or(u64::MAX).saturating_mul(BLOCK));
             format!("image {} is not what it was in block {} of {of}, from byte {at} on", self.volume, n + 1)
         };
         let pairs = self.sha256.iter().zip(&digest.blocks);
@@ -78,10 +77,6 @@ impl Image {
     }
 }
 
-fn block_bytes() -> u64 {
-    u64::try_from(BLOCK).unwrap_or(u64::MAX)
-}
-
 impl Manifest {
     /// Of a backup whose images are these.
     pub(super) fn new(backup: &Backup, disks: Vec<Image>) -> Self {
@@ -93,7 +88,7 @@ impl Manifest {
             created_at: backup.created_at,
             vm: backup.vm,
             config: backup.config.clone(),
-            block_bytes: block_bytes(),
+            block_bytes: BLOCK,
             disks,
         }
     }
@@ -151,7 +146,7 @@ fn read(driver: &dyn VolumeDriver, backup: &Backup) -> Result<Manifest> {
     // From here on it is what we wrote.
     let manifest: Manifest =
         serde_json::from_slice(&text).map_err(|e| wrong(backup, format!("its manifest {name}: {e}")))?;
-    if (manifest.pengx_backup, manifest.block_bytes) != (VERSION, block_bytes()) {
+    if (manifest.pengx_backup, manifest.block_bytes) != (VERSION, BLOCK) {
         let form = manifest.pengx_backup;
         return Err(wrong(backup, format!("its manifest {name} has form {form}, and {VERSION} is known here")));
     }
@@ -203,15 +198,15 @@ mod tests {
 
     #[test]
     fn the_first_difference_is_told() {
-        let two = (block_bytes() + 5, ["a", "b"]);
+        let two = (BLOCK + 5, ["a", "b"]);
         let must = image(&two.1, two.0);
         assert_eq!(must.compare(&digest(&["a", "b"], two.0)), Ok(()));
         for (blocks, bytes, says) in [
             (&["x", "b"][..], two.0, "block 1 of 2, from byte 0 on"),
             (&["a", "x"], two.0, "block 2 of 2, from byte 16777216 on"),
-            (&["a"], block_bytes(), "block 2 of 2, from byte 16777216 on"),
+            (&["a"], BLOCK, "block 2 of 2, from byte 16777216 on"),
             (&[], 0, "block 1 of 2, from byte 0 on"),
-            (&["a", "b", "c"], 3 * block_bytes(), "block 3 of 2, from byte 33554432 on"),
+            (&["a", "b", "c"], 3 * BLOCK, "block 3 of 2, from byte 33554432 on"),
         ] {
             let told = must.compare(&digest(blocks, bytes)).unwrap_err();
             assert!(told.ends_with(says), "{told}");

@@ -65,7 +65,7 @@ impl Operation for ProveBackup {
         proof.wait(work, &spec)?;
         work.act(|| core.hypervisor.destroy(domain))?;
         work.act(|| core.hypervisor.undefine(domain))?;
-        core.inventory.refresh()?;
+        core.inventory.refresh(domain)?;
         for volume in &proof.made {
             work.act(|| driver.remove(volume))?;
         }

@@ -67,7 +67,7 @@ impl Operation for RestoreBackup {
             Some(undo) => work.step(undo, || core.hypervisor.define(&spec))?,
             None => work.act(|| core.hypervisor.define(&spec))?,
         }
-        core.inventory.refresh()?;
+        core.inventory.refresh(spec.id)?;
         work.settle(&told, &[], |tx| {
             match &present {
                 Some(present) => {

@@ -106,7 +106,7 @@ fn define(core: &Core, work: &mut Work<'_>, vm: VmId) -> Result<()> {
     let spec = machine.spec(core)?;
     // No undo: the record says so in any case.
     work.act(|| core.hypervisor.define(&spec))?;
-    core.inventory.refresh()?;
+    core.inventory.refresh(vm)?;
     work.settle(&format!("the domain of {name} is defined as its record says"), &[], |_| Ok(()))
 }
 

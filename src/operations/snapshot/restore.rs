@@ -112,7 +112,7 @@ impl Plan {
         }
         if start {
             work.step(&Compensation::Destroy { vm }, || core.hypervisor.start(vm, Start::Running))?;
-            core.inventory.refresh()?;
+            core.inventory.refresh(vm)?;
         }
         let leaf = leaf(core, vm, &self.then.disks, &overlays);
         let booted = start.then(|| core.clock.now());

@@ -56,7 +56,7 @@ impl Operation for StartTemplate {
         let vm = spec.id;
         work.step(&Compensation::Undefine { vm }, || core.hypervisor.define(&spec))?;
         work.step(&Compensation::Destroy { vm }, || core.hypervisor.start(vm, Start::Running))?;
-        core.inventory.refresh()?;
+        core.inventory.refresh(vm)?;
         template.vnc_password = Some(password);
         template.recent_booted_at = Some(core.clock.now());
         let observed = core.inventory.of(vm);

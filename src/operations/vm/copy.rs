@@ -50,7 +50,7 @@ impl Operation for CopyVm {
         let vm = machine.vm.id;
         let spec = machine.spec(core)?;
         work.step(&Compensation::Undefine { vm }, || core.hypervisor.define(&spec))?;
-        core.inventory.refresh()?;
+        core.inventory.refresh(vm)?;
         work.settle(&format!("vm {} is copied as vm {}", source.vm.name, self.name), &[], |tx| {
             vms::insert(tx, &machine.vm)?;
             machine.disks.iter().try_for_each(|disk| disks::insert(tx, disk))?;

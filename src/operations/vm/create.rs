@@ -80,7 +80,7 @@ impl Operation for CreateVm {
         }
         let spec = plan.machine.spec(core)?;
         work.step(&Compensation::Undefine { vm }, || core.hypervisor.define(&spec))?;
-        core.inventory.refresh()?;
+        core.inventory.refresh(vm)?;
         work.settle(&format!("vm {} is created", self.name), &[], |tx| {
             vms::insert(tx, &plan.machine.vm)?;
             plan.machine.disks.iter().try_for_each(|disk| disks::insert(tx, disk))?;

@@ -37,7 +37,7 @@ impl Operation for DeleteVm {
             work.step(&undo, || driver.set_aside(&volume))?;
             purge.push(Compensation::PurgeVolume { storlink, volume });
         }
-        core.inventory.refresh()?;
+        core.inventory.refresh(self.vm)?;
         work.settle(&format!("{name} is deleted"), &purge, |tx| {
             nics::remove_of_vm(tx, self.vm)?;
             disks::remove_of_vm(tx, self.vm)?;

@@ -34,7 +34,7 @@ impl Operation for StartVm {
         // The rows may have changed since it ran last; defining again what is defined is no change.
         work.act(|| core.hypervisor.define(&spec))?;
         work.step(&Compensation::Destroy { vm: self.vm }, || core.hypervisor.start(self.vm, Start::Running))?;
-        core.inventory.refresh()?;
+        core.inventory.refresh(self.vm)?;
         let now = core.clock.now();
         work.settle(&format!("{name} is started"), &[], |tx| vms::set_booted(tx, self.vm, now))
     }
@@ -96,7 +96,7 @@ pub(in crate::operations) fn shut_down(core: &Core, work: &mut Work<'_>, domain:
 /// A guest that is off meanwhile has nothing against it.
 fn ask(core: &Core, vm: VmId) -> Result<()> {
     match core.hypervisor.request_shutdown(vm) {
-        Err(off) if matches!(off.kind(), ErrorKind::WrongState { .. }) => core.inventory.refresh(),
+        Err(off) if matches!(off.kind(), ErrorKind::WrongState { .. }) => core.inventory.refresh(vm),
         other => other,
     }
 }
@@ -142,7 +142,7 @@ pub(in crate::operations) fn power_off(core: &Core, work: &mut Work<'_>, domain:
         return Err(wrong_state(name.to_owned(), state, "it is off already"));
     }
     work.act(|| core.hypervisor.destroy(domain))?;
-    core.inventory.refresh()
+    core.inventory.refresh(domain)
 }
 
 /// Asks the guest to reboot. It is done when the guest was asked: what the guest makes of it, nobody can see.
@@ -165,7 +165,7 @@ impl Operation for RebootVm {
             state => return Err(wrong_state(name, state, "it is not running")),
         }
         work.act(|| core.hypervisor.request_reboot(self.vm))?;
-        core.inventory.refresh()?;
+        core.inventory.refresh(self.vm)?;
         work.settle(&format!("{name} is asked to reboot"), &[], |_| Ok(()))
     }
 }
@@ -190,7 +190,7 @@ impl Operation for SuspendVm {
             state => return Err(wrong_state(name, state, "it is not running")),
         }
         work.act(|| core.hypervisor.pause(self.vm))?;
-        core.inventory.refresh()?;
+        core.inventory.refresh(self.vm)?;
         work.settle(&format!("{name} is suspended"), &[], |_| Ok(()))
     }
 }
@@ -214,7 +214,7 @@ impl Operation for ResumeVm {
             return Err(wrong_state(name, state, "only a suspended vm can be resumed"));
         }
         work.act(|| core.hypervisor.unpause(self.vm))?;
-        core.inventory.refresh()?;
+        core.inventory.refresh(self.vm)?;
         work.settle(&format!("{name} is resumed"), &[], |_| Ok(()))
     }
 }

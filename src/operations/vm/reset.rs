@@ -34,7 +34,7 @@ impl Operation for ResetVm {
         work.act(|| core.hypervisor.define(&spec))?;
         work.step(&Compensation::Start { vm: self.vm }, || core.hypervisor.destroy(self.vm))?;
         work.act(|| core.hypervisor.start(self.vm, Start::Running))?;
-        core.inventory.refresh()?;
+        core.inventory.refresh(self.vm)?;
         let now = core.clock.now();
         work.settle(&format!("{name} is reset"), &[], |tx| vms::set_booted(tx, self.vm, now))
     }

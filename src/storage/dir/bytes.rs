@@ -10,10 +10,11 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{Advice, fadvise};
 use sha2::{Digest, Sha256};
 
-use super::{DirDriver, PATIENCE, SYNC_PATIENCE, beneath, part, unreadable, within};
+use super::{DirDriver, PATIENCE, SYNC_PATIENCE, beneath, part, unreadable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{ExecError, Failure};
 use crate::model::{MiB, VolumeName};
+use crate::patience::begin;
 use crate::storage::beneath::Dir;
 use crate::storage::{BLOCK, Control, FileDigest, MAX_LOG, MAX_TEXT};
 
@@ -27,17 +28,25 @@ pub(super) fn digest(link: &Path, volume: &VolumeName, control: &Control<'_>) ->
     let mut reading = Reading::begin(link, volume)?;
     let total = reading.length;
     let mut said = FileDigest { bytes: 0, blocks: Vec::new() };
+    let mut block = Vec::new();
+    let mut spare = Vec::new();
     loop {
         if control.cancel.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Cancelled { what: format!("reading volume {volume}") }));
         }
-        let hash;
-        (reading, hash) = within(PATIENCE, link, move || reading.block())?;
-        let Some(hash) = hash else { return Ok(said) };
-        said.blocks.push(hash);
-        said.bytes = reading.at;
-        let percent = said.bytes.saturating_mul(100).checked_div(total).unwrap_or(100);
-        (control.progress)(u32::try_from(percent.min(100)).unwrap_or(100));
+        // The storage reads one block while another one is hashed.
+        let next = begin(PATIENCE, link, move || reading.block(spare))?;
+        if !block.is_empty() {
+            said.blocks.push(hex(&Sha256::digest(&block)));
+            said.bytes += u64::try_from(block.len()).unwrap_or(u64::MAX);
+            let percent = said.bytes.saturating_mul(100).checked_div(total).unwrap_or(100);
+            (control.progress)(u32::try_from(percent.min(100)).unwrap_or(100));
+        }
+        spare = block;
+        (reading, block) = next.end()?;
+        if block.is_empty() {
+            return Ok(said);
+        }
     }
 }
 
@@ -47,7 +56,6 @@ struct Reading {
     name: String,
     length: u64,
     at: u64,
-    buffer: Vec<u8>,
 }
 
 impl Reading {
@@ -56,29 +64,18 @@ impl Reading {
         beneath(link, move |dir| {
             let file = open(dir, &volume)?;
             let length = file.metadata().map_err(|e| unreadable(volume.as_str(), &e))?.len();
-            let reading = Self { file, name: volume.to_string(), length, at: 0, buffer: Vec::new() };
-            reading.fetch();
-            Ok(reading)
+            Ok(Self { file, name: volume.to_string(), length, at: 0 })
         })
     }
 
-    /// Has the next block come from the storage while this one is hashed: what the page cache holds is not what the storage
-    /// gives. Where nothing can be dropped, the cache is what there is.
-    fn fetch(&self) {
-        for advice in [Advice::DontNeed, Advice::WillNeed] {
-            fadvise(&self.file, self.at, NonZeroU64::new(u64::try_from(BLOCK).unwrap_or(u64::MAX)), advice).ok();
-        }
-    }
-
-    /// The hash of the next block; `None` at the end.
-    fn block(mut self) -> Result<(Self, Option<String>)> {
-        let limit = u64::try_from(BLOCK).unwrap_or(u64::MAX);
-        self.buffer.clear();
-        let read = (&self.file).take(limit).read_to_end(&mut self.buffer).map_err(|e| unreadable(&self.name, &e))?;
+    /// The next block, empty at the end. It comes from the storage: what the page cache holds is not what the storage gives.
+    /// Where nothing can be dropped, the cache is what there is.
+    fn block(mut self, mut buffer: Vec<u8>) -> Result<(Self, Vec<u8>)> {
+        buffer.clear();
+        fadvise(&self.file, self.at, NonZeroU64::new(BLOCK), Advice::DontNeed).ok();
+        let read = (&self.file).take(BLOCK).read_to_end(&mut buffer).map_err(|e| unreadable(&self.name, &e))?;
         self.at += u64::try_from(read).unwrap_or(u64::MAX);
-        self.fetch();
-        let hash = (read > 0).then(|| hex(&Sha256::digest(&self.buffer)));
-        Ok((self, hash))
+        Ok((self, buffer))
     }
 }
 

@@ -3,9 +3,11 @@
 use std::os::unix::fs::PermissionsExt;
 
 use pengx::model::BackupId;
-use pengx::storage::{BLOCK, MAX_LOG, MAX_TEXT};
+use pengx::storage::{MAX_LOG, MAX_TEXT};
 
 use super::*;
+
+const BLOCK: usize = pengx::storage::BLOCK as usize;
 
 fn manifest() -> VolumeName {
     VolumeName::manifest(BackupId(RandomIds.uuid()))
