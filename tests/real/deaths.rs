@@ -6,7 +6,7 @@ mod middle;
 
 use std::collections::BTreeMap;
 
-use pengx::error::Result;
+use pengx::error::{Error, Result};
 use pengx::model::*;
 use pengx::operations::backup::CreateBackup;
 use pengx::operations::snapshot::{DeleteSnapshot, StartSnapshot, TakeSnapshot};
@@ -222,11 +222,12 @@ impl Scene {
     fn rest(&self, case: &str) {
         let (store, vm) = (self.app().store(), self.vm.to_string());
         wait_within(BOOT, case, || {
-            let at_rest = store.read(|c| Ok(locks::all(c)?.is_empty() && journal::all(c)?.is_empty()))?;
-            if !at_rest {
-                ["vda", "vdb"].iter().for_each(|disk| self.bed.libvirtd.let_go(&vm, disk));
+            let (held, undone) = store.read(|c| Ok((locks::all(c)?, journal::all(c)?)))?;
+            if held.is_empty() && undone.is_empty() {
+                return Ok(true);
             }
-            Ok(at_rest)
+            ["vda", "vdb"].iter().for_each(|disk| self.bed.libvirtd.let_go(&vm, disk));
+            Err(Error::internal(format!("{undone:?} wait, and {held:?} are held")))
         });
     }
 
