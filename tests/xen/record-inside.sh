@@ -1,0 +1,192 @@
+#!/bin/bash
+# The part of record.sh that runs in dom0: makes guests, asks `xl` what pengx asks, and
+# keeps each answer in ./transcripts. Ends with a dom0 that is of no more use.
+set -euo pipefail
+cd "$(mktemp -d)"
+. "$(dirname "$0")/guests.sh"
+out=/root/transcripts
+mkdir "$out"
+# As pengx runs it: no translations, nobody to answer a question.
+export LC_ALL=C
+exec </dev/null
+
+# Keeps what a command says, and goes on whatever it says.
+keep() { # NAME COMMAND...
+    local name=$1 status=0
+    shift
+    timeout -k 5 200 "$@" >stdout 2>stderr || status=$?
+    { echo "\$ $*"; echo "exit: $status"; echo "--- stdout"; cat stdout; echo "--- stderr"; cat stderr; } >"$out/$name.txt"
+    echo "$name: $status"
+}
+
+pv=0d3a9f44-5b0c-4a0e-9d53-6f6c1f0b7a01 silent=0d3a9f44-5b0c-4a0e-9d53-6f6c1f0b7a02 bios=0d3a9f44-5b0c-4a0e-9d53-6f6c1f0b7a03
+crashed=0d3a9f44-5b0c-4a0e-9d53-6f6c1f0b7a04 other=0d3a9f44-5b0c-4a0e-9d53-6f6c1f0b7a05 absent=0d3a9f44-5b0c-4a0e-9d53-6f6c1f0b7a06
+screen='vfb=["type=vnc,vnclisten=127.0.0.1,vncunused=1"]'
+cp "$shared/hvm-counter.img" extra.raw
+for name in extra late; do qemu-img create -q -f qcow2 "$name.qcow2" 32M; done
+for name in one two; do lvcreate -qq -y -n "$name" -L 32M vg0 >/dev/null; done
+
+linux "$pv" "uuid=\"$pv\"" maxmem=192 vcpus=1 maxvcpus=2 "$screen" \
+    "disk=[\"$(disk qcow2 "$PWD/$pv.qcow2" xvda)\",\"$(disk raw /dev/vg0/one xvdb)\"]" \
+    'vif=["mac=00:16:3e:00:00:01,bridge=xenbr0","mac=00:16:3e:00:00:02,bridge=xenbr1"]'
+stub "$silent" "uuid=\"$silent\""
+hvm "$bios" "uuid=\"$bios\"" 'vnclisten="127.0.0.1"' 'boot="cd"' 'vif=["mac=00:16:3e:00:00:03,bridge=xenbr0,model=e1000"]' \
+    "disk=[\"$(disk raw "$PWD/$bios.img" hda)\",\"vdev=hdc,devtype=cdrom,format=raw,access=ro\"]"
+linux "$crashed" "uuid=\"$crashed\"" 'on_crash="preserve"' 'extra="console=hvc0 quiet rdinit=/none"'
+
+# ---- the host, and a life -----------------------------------------------------------
+
+keep info xl info
+keep list-v-empty xl list -v
+keep list-long-empty xl list -l
+keep create-dry-run xl create -n "$pv.cfg"
+keep create-paused xl create -p "$pv.cfg"
+keep list-v-paused xl list -v
+keep unpause xl unpause "$pv"
+xl create -q "$silent.cfg"
+xl create -q "$bios.cfg"
+xl create -q "$crashed.cfg"
+within 150 beats_beyond 0 "$pv.qcow2"
+within 150 sh -c "xl list $crashed | grep -q -- ---sc-"
+keep list xl list
+keep list-v xl list -v
+keep list-long xl list -l
+keep list-long-one xl list -l "$pv"
+keep domid xl domid "$pv"
+keep vcpu-list xl vcpu-list
+keep uptime xl uptime
+keep block-list xl block-list "$pv"
+keep block-list-hvm xl block-list "$bios"
+keep block-list-none xl block-list "$silent"
+keep network-list xl network-list "$pv"
+keep network-list-none xl network-list "$silent"
+pv_id=$(xl domid "$pv") hvm_id=$(xl domid "$bios") silent_id=$(xl domid "$silent")
+keep vnc-port xenstore-read "/local/domain/$pv_id/console/vnc-port"
+keep vnc-port-hvm xenstore-read "/local/domain/$hvm_id/console/vnc-port"
+keep vnc-port-none xenstore-read "/local/domain/$silent_id/console/vnc-port"
+keep xenstore-domain xenstore-ls "/local/domain/$pv_id"
+keep vm-of-domain xenstore-read "/local/domain/$pv_id/vm"
+keep xentop xentop -b -f -i 1
+keep pause xl pause "$pv"
+keep pause-again xl pause "$pv"
+xl unpause "$pv"
+keep unpause-again xl unpause "$pv"
+xl destroy "$crashed"
+
+# ---- plugging -----------------------------------------------------------------------
+
+keep block-attach-qcow2 xl block-attach "$pv" "$(disk qcow2 "$PWD/late.qcow2" xvdc)"
+keep block-attach-lv xl block-attach "$pv" "$(disk raw /dev/vg0/two xvdd)"
+keep block-attach-taken xl block-attach "$pv" "$(disk qcow2 "$PWD/extra.qcow2" xvdc)"
+keep block-attach-no-file xl block-attach "$pv" "$(disk qcow2 "$PWD/none.qcow2" xvde)"
+keep block-attach-in-use xl block-attach "$silent" "$(disk qcow2 "$PWD/late.qcow2" xvda)"
+keep block-list-in-use xl block-list "$silent"
+keep block-attach-lv-in-use xl block-attach "$silent" "$(disk raw /dev/vg0/two xvdb)"
+keep block-list-lv-in-use xl block-list "$silent"
+keep block-attach-mounted xl block-attach "$silent" "$(disk raw /dev/vda xvdc)"
+keep block-attach-no-domain xl block-attach "$absent" "$(disk qcow2 "$PWD/extra.qcow2" xvdc)"
+keep network-attach xl network-attach "$pv" mac=00:16:3e:00:00:04 bridge=xenbr1
+keep network-attach-no-bridge xl network-attach "$pv" mac=00:16:3e:00:00:05 bridge=none0
+keep network-attach-no-domain xl network-attach "$absent" mac=00:16:3e:00:00:05 bridge=xenbr0
+keep network-list-after-no-bridge xl network-list "$pv"
+keep mem-set xl mem-set "$pv" 160
+keep mem-set-too-much xl mem-set "$pv" 400
+keep mem-set-no-driver xl mem-set "$silent" 3
+keep vcpu-set xl vcpu-set "$pv" 2
+keep vcpu-set-too-many xl vcpu-set "$pv" 3
+keep vcpu-set-too-many-for-it xl vcpu-set --ignore-host "$pv" 3
+keep list-long-plugged xl list -l "$pv"
+keep list-v-plugged xl list -v "$pv"
+keep block-list-plugged xl block-list "$pv"
+keep block-detach xl block-detach "$pv" xvdc
+keep block-detach-again xl block-detach "$pv" xvdc
+keep block-detach-no-driver xl block-detach "$silent" xvda
+keep network-detach xl network-detach "$pv" 00:16:3e:00:00:04
+keep network-detach-again xl network-detach "$pv" 00:16:3e:00:00:04
+keep cd-insert xl cd-insert "$bios" hdc "$PWD/extra.raw"
+keep list-long-disc xl list -l "$bios"
+keep cd-eject xl cd-eject "$bios" hdc
+keep block-attach-hvm xl block-attach "$bios" "$(disk qcow2 "$PWD/extra.qcow2" xvdb)"
+
+# ---- what is refused ----------------------------------------------------------------
+
+for verb in pause unpause shutdown reboot destroy list 'list -l' 'list -v' block-list network-list; do
+    # shellcheck disable=SC2086 # two words where there are two
+    keep "no-domain-${verb// /}" xl $verb "$absent"
+done
+keep no-domain-domid xl domid "$absent"
+keep no-domain-mem-set xl mem-set "$absent" 100
+keep no-domain-vcpu-set xl vcpu-set "$absent" 1
+keep no-domain-rename xl rename "$absent" "$other"
+keep no-domain-save xl save "$absent" "$PWD/saved"
+keep no-domain-migrate xl migrate "$absent" localhost
+keep no-domain-by-number xl list 999
+keep usage xl pause
+keep no-such-command xl none
+keep destroy-dom0 xl destroy 0
+keep rename-taken xl rename "$silent" "$pv"
+keep not-root setpriv --reuid 65534 --clear-groups xl list
+
+refuse() { # NAME LINE...
+    stub "$other" "uuid=\"$other\"" "${@:2}"
+    keep "create-$1" xl create "$other.cfg"
+}
+keep create-name-taken xl create "$silent.cfg"
+refuse no-memory memory=8000
+refuse no-kernel 'kernel="/none"'
+refuse bad-kernel "kernel=\"$PWD/$pv.cfg\""
+refuse no-file "disk=[\"$(disk qcow2 "$PWD/none.qcow2" xvda)\"]"
+refuse no-lv "disk=[\"$(disk raw /dev/vg0/none xvda)\"]"
+refuse not-qcow2 "disk=[\"$(disk qcow2 "$PWD/extra.raw" xvda)\"]"
+xl destroy "$other" 2>/dev/null || true
+refuse in-use "disk=[\"$(disk qcow2 "$PWD/$pv.qcow2" xvda)\"]"
+xl destroy "$other" 2>/dev/null || true
+refuse lv-in-use "disk=[\"$(disk raw /dev/vg0/one xvda)\"]"
+refuse no-bridge 'vif=["bridge=none0"]'
+refuse syntax 'vif=['
+refuse bad-type 'type="none"'
+refuse uuid-taken "name=\"again\"" "uuid=\"$silent\""
+keep list-v-uuid-taken xl list -v
+xl destroy again
+config none 'type="pv"' memory=4
+sed -i '/^name=/d' none.cfg
+keep create-no-name xl create none.cfg
+keep create-no-config xl create absent.cfg
+
+# ---- the end ------------------------------------------------------------------------
+
+keep save-no-driver xl save "$silent" "$PWD/saved"
+keep save xl save "$pv" "$PWD/saved"
+keep restore xl restore "$PWD/saved"
+keep restore-taken xl restore "$PWD/saved"
+keep restore-no-file xl restore "$PWD/none"
+head -c 3000 saved >cut.saved
+keep restore-cut xl restore "$PWD/cut.saved"
+rm -f saved
+# The receiver is a child of its own: neither ssh nor a second host is in it.
+keep migrate-pv xl migrate -s '' "$pv" 'xl migrate-receive'
+xl migrate -s '' "$bios" 'xl migrate-receive' >migrate.out 2>migrate.err &
+within 60 sh -c "xl list | grep -q -- --incoming"
+keep list-v-migrating xl list -v
+wait $! || true
+keep migrate-hvm cat migrate.out migrate.err
+xl rename "$bios" "$bios--migratedaway" 2>/dev/null && keep list-v-migrated-away xl list -v
+keep shutdown-no-driver xl shutdown "$silent"
+keep reboot-no-driver xl reboot "$silent"
+for hvm_name in "$bios" "$bios--migratedaway"; do
+    is_gone "$hvm_name" || break
+done
+keep shutdown-hvm xl shutdown "$hvm_name"
+keep reboot-hvm xl reboot "$hvm_name"
+keep shutdown-hvm-button xl shutdown -F "$hvm_name"
+keep reboot xl reboot "$pv"
+within 100 sh -c "[ \"\$(xl domid $pv 2>/dev/null)\" != $(xl domid "$pv") ]"
+keep list-v-rebooted xl list -v
+keep destroy xl destroy "$hvm_name"
+keep shutdown xl shutdown "$pv"
+within 150 is_gone "$pv"
+xl destroy "$silent"
+keep list-v-end xl list -v
+pkill -KILL xenstored
+keep no-xenstored timeout 20 xl list
+keep no-xenstored-create timeout 20 xl create "$silent.cfg"
