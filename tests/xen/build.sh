@@ -1,6 +1,6 @@
 #!/bin/bash
 # Makes the disk of a Xen control domain (dom0) and what boots it, from Debian packages
-# alone. Does nothing when it is there and was made by these very files. Needs root.
+# alone. Does nothing when it is there and was made by these very files. Needs root or sudo.
 # `make test-xen` calls it; dom0.sh starts what it makes.
 #
 #   build.sh [DIRECTORY=$PENGX_LAB_CACHE/xen, else target/lab/xen]
@@ -29,9 +29,12 @@ exec 9<>"$out/.built"
 flock 9
 stamp=$(cd "$here" && cat build.sh stub.S hvm-counter.S ../lab/{build-guest.sh,counter.c,bare-debian.sh} | sha256sum)
 [ "$(cat "$out/.built")" != "$stamp" ] || exit 0
-[ "$(id -u)" = 0 ] || die "root is needed to make a Debian: sudo -E make test-xen"
 SECONDS=0
 "$lab/build-guest.sh" -o "$cache/golden.qcow2" 9>&-
+if [ "$(id -u)" != 0 ]; then
+    sudo -n true 2>/dev/null || die "root is needed to make a Debian: run tests/xen/build.sh as root once"
+    exec sudo -n PENGX_LAB_CACHE="$cache" "$0" "$out" 9>&-
+fi
 work=$(mktemp -d "$out/work.XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
 root=$work/root
@@ -92,7 +95,8 @@ chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer dp
 
 guests=$root/usr/local/share/pengx-xen
 mkdir -p "$guests"
-cp "$cache/golden.qcow2" "$guests/"
+# With its record, by which build-guest.sh has nothing to do in there.
+cp "$cache/golden.qcow2" "$cache/.golden.qcow2.built" "$guests/"
 qemu-img convert -f qcow2 -O raw "$cache/golden.qcow2" "$work/golden.raw"
 export MTOOLS_SKIP_CHECK=1
 mcopy -i "$work/golden.raw@@1M" ::vmlinuz "$guests/vmlinux"
@@ -113,5 +117,6 @@ rm -rf "${root:?}"/boot/* "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*
 rm -f "$out/dom0.img"
 truncate -s 8G "$out/dom0.img"
 mke2fs -q -t ext4 -O ^has_journal -m 0 -d "$root" "$out/dom0.img"
+chown -R --reference="$cache" "$out"
 echo "$stamp" >"$out/.built"
 echo "xen/build: $out: $(du -h "$out/dom0.img" | cut -f1) in $SECONDS s"

@@ -13,7 +13,7 @@ trap '"$here/dom0.sh" stop "$dom0"; rm -rf "$base"' EXIT
 trap 'exit 143' INT TERM HUP
 "$here/dom0.sh" start -o $$ "$dom0"
 "$here/dom0.sh" put "$dom0" "$here/../lab/heartbeat.sh" /usr/local/bin/
-"$here/dom0.sh" put "$dom0" "$here/guests.sh" "$here/record-inside.sh" /root/
+"$here/dom0.sh" put "$dom0" "$here/record-inside.sh" /root/
 timeout 1800 "$here/dom0.sh" ssh "$dom0" /root/record-inside.sh
 "$here/dom0.sh" get "$dom0" /root/transcripts "$base/"
 rm -rf "$to"
