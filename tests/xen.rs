@@ -121,7 +121,8 @@ fn the_bios_guest_counts_and_hears_nothing() {
     let guest = Guest::new(|dir| {
         let image = dir.join("system.raw");
         std::fs::copy(shared("hvm-counter.img"), &image).unwrap();
-        let disk = format!("format=raw,vdev=hda,access=rw,target={}", image.display());
+        // By default a file would go through a loop device, and scripts that are slow where all is emulated.
+        let disk = format!("format=raw,vdev=hda,access=rw,backendtype=qdisk,target={}", image.display());
         format!("type = 'hvm'\nmemory = 64\nvnc = 1\ndisk = ['{disk}']\n")
     });
     let image = guest.file("system.raw");

@@ -89,7 +89,8 @@ chroot "$root" systemctl --quiet enable systemd-networkd
 # It would start and stop guests of its own accord.
 chroot "$root" systemctl --quiet disable xendomains
 chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
-    e2scrub_reap.service fstrim.timer systemd-networkd-wait-online.service getty@tty1.service
+    e2scrub_reap.service fstrim.timer systemd-networkd-wait-online.service systemd-binfmt.service lvm2-monitor.service \
+    getty-static.service getty@tty1.service serial-getty@hvc0.service
 
 # ---- guests ---------------------------------------------------------------------
 
@@ -117,6 +118,6 @@ rm -rf "${root:?}"/boot/* "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*
 rm -f "$out/dom0.img"
 truncate -s 8G "$out/dom0.img"
 mke2fs -q -t ext4 -O ^has_journal -m 0 -d "$root" "$out/dom0.img"
-chown -R --reference="$cache" "$out"
+chown --reference="$cache" "$out"/*
 echo "$stamp" >"$out/.built"
 echo "xen/build: $out: $(du -h "$out/dom0.img" | cut -f1) in $SECONDS s"

@@ -17,7 +17,7 @@
 set -euo pipefail
 here=$(dirname "$(realpath "$0")")
 image=${PENGX_XEN_IMAGE:-${PENGX_LAB_CACHE:-$here/../../target/lab}/xen}
-boot_seconds=240
+boot_seconds=400
 
 die() { echo "dom0: $*" >&2; exit 1; }
 

@@ -47,7 +47,7 @@ stub() { # NAME LINE...
 # The one that counts by the BIOS, on its own NAME.img as hda.
 hvm() { # NAME LINE...
     cp "$shared/hvm-counter.img" "$1.img"
-    config "$1" 'type="hvm"' memory=64 'vnc=1' "disk=[\"$(disk raw "$PWD/$1.img" hda)\"]" "${@:2}"
+    config "$1" 'type="hvm"' memory=64 'vnc=1' "disk=[\"backendtype=qdisk,$(disk raw "$PWD/$1.img" hda)\"]" "${@:2}"
 }
 
 has_heartbeat() { [ "$(heartbeat.sh "$1" 2>/dev/null | cut -c1-8)" = PENGX-HB ]; }
@@ -74,7 +74,7 @@ linux "$pv" "uuid=\"$pv\"" maxmem=192 vcpus=1 maxvcpus=2 "$screen" \
     'vif=["mac=00:16:3e:00:00:01,bridge=xenbr0","mac=00:16:3e:00:00:02,bridge=xenbr1"]'
 stub "$silent" "uuid=\"$silent\""
 hvm "$bios" "uuid=\"$bios\"" 'vnclisten="127.0.0.1"' 'boot="cd"' 'vif=["mac=00:16:3e:00:00:03,bridge=xenbr0,model=e1000"]' \
-    "disk=[\"$(disk raw "$PWD/$bios.img" hda)\",\"format=raw,vdev=hdc,access=ro,devtype=cdrom,target=$PWD/extra.raw\"]"
+    "disk=[\"backendtype=qdisk,$(disk raw "$PWD/$bios.img" hda)\",\"backendtype=qdisk,format=raw,vdev=hdc,access=ro,devtype=cdrom,target=$PWD/extra.raw\"]"
 linux "$crashed" "uuid=\"$crashed\"" 'on_crash="preserve"' 'extra="console=hvc0 quiet rdinit=/none"'
 
 # ---- the host, and a life -----------------------------------------------------------
