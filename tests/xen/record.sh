@@ -14,7 +14,9 @@ trap 'exit 143' INT TERM HUP
 "$here/dom0.sh" start -o $$ "$dom0"
 "$here/dom0.sh" put "$dom0" "$here/../lab/heartbeat.sh" /usr/local/bin/
 "$here/dom0.sh" put "$dom0" "$here/record-inside.sh" /root/
-timeout 1800 "$here/dom0.sh" ssh "$dom0" /root/record-inside.sh
+timeout 1800 "$here/dom0.sh" ssh "$dom0" /root/record-inside.sh &
+# A signal is heard while a shell waits.
+wait $!
 "$here/dom0.sh" get "$dom0" /root/transcripts "$base/"
 rm -rf "$to"
 mkdir -p "$(dirname "$to")"

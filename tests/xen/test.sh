@@ -63,7 +63,9 @@ for word in "$@"; do
         echo "test-xen: NOT RUN: tests named '$word': this tree has none"
 done
 in_dom0 1800 "cd '$repo' && PENGX_TEST_XEN=1 PENGX_LAB_CACHE=/usr/local/share/pengx-xen RUST_BACKTRACE=1 \
-    '$program' --test-threads=1 $*" || failed+=("tests")
+    '$program' --test-threads=1 $*" &
+# A signal is heard while a shell waits.
+wait $! || failed+=("tests")
 phase "tests"
 
 # ---- the server, from outside ---------------------------------------------------------
