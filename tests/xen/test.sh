@@ -52,14 +52,14 @@ tar -cf "$base/tree.tar" -C "$base/tree" --owner=0 --group=0 .
 phase "tests built"
 
 "$here/dom0.sh" start -o $$ -f 8000 -d "$base/tree.tar" "$dom0"
-in_dom0 120 'tar -xf /dev/vdc -C /'
+in_dom0 300 'tar -xf /dev/vdc -C /'
 phase "dom0 is up"
 
 # ---- tests in it ----------------------------------------------------------------------
 
 [ $# -gt 0 ] || set -- xen:: laws_of_xl
 for word in "$@"; do
-    in_dom0 60 "'$program' --list '$word' 2>/dev/null | grep -q ': test$'" ||
+    in_dom0 200 "'$program' --list '$word' 2>/dev/null | grep -q ': test$'" ||
         echo "test-xen: NOT RUN: tests named '$word': this tree has none"
 done
 in_dom0 1800 "cd '$repo' && PENGX_TEST_XEN=1 PENGX_LAB_CACHE=/usr/local/share/pengx-xen RUST_BACKTRACE=1 \
