@@ -2,6 +2,7 @@
 # make test        everything that must hold before a change goes in
 # make test-long   the same tests with more rounds, and those that are too long for it
 # make test-fresh  the same and `make run` in a bare Debian 12 (root only)
+# make test-xen    what needs a Xen, in one that it boots in QEMU (FILTER=... chooses tests)
 # make bench       measurements
 # make deb         target/deb/pengx_VERSION_amd64.deb (PROFILE=dev builds it faster)
 # make lint, fmt   what the compiler, clippy, rustfmt and shellcheck say; put in form
@@ -16,7 +17,7 @@ PROFILE ?= release
 DEB_VERSION ?= $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
 profile_dir = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
-.PHONY: run test test-long test-fresh test-deb bench deb lint fmt
+.PHONY: run test test-long test-fresh test-deb test-xen bench deb lint fmt
 
 run:
 	@tests/lab/install.sh run
@@ -52,6 +53,10 @@ test-fresh:
 	@tests/lab/install.sh fresh
 	@exec tests/lab/fresh.sh
 
+test-xen:
+	@tests/lab/install.sh test
+	@exec tests/xen/test.sh $(FILTER)
+
 bench:
 	@tests/lab/install.sh test
 	@cargo bench --locked --bench api
@@ -60,7 +65,7 @@ bench:
 lint:
 	@$(phase) "form" cargo fmt --check
 	@$(phase) "clippy" cargo clippy --locked --all-targets -- -D warnings
-	@$(phase) "scripts" shellcheck tests/lab/*.sh tests/packaging/*.sh docs/packaging/*.sh \
+	@$(phase) "scripts" shellcheck -x tests/lab/*.sh tests/packaging/*.sh tests/xen/*.sh docs/packaging/*.sh \
 		docs/packaging/debian/{postinst,prerm,postrm} .ci/run
 
 fmt:

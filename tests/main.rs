@@ -36,3 +36,4 @@ mod store;
 mod tasks;
 mod text;
 mod tls;
+mod xen;

@@ -14,3 +14,4 @@ pub mod tool;
 pub mod wait;
 pub mod whole;
 pub mod world;
+pub mod xen;

@@ -24,7 +24,7 @@
 #   16 MiB that is blank or was counted on (counter.c);
 # - powers off at the ACPI button, shuts down or reboots at the agent's word;
 # - takes new network cards (DHCP), CPUs and disks into use; has a shell on ttyS0.
-# It needs 96 MiB of memory, and a disk on virtio, SCSI, SATA or IDE.
+# It needs 96 MiB of memory, and a disk on virtio, SCSI, SATA, IDE or Xen's own (xvda).
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -108,7 +108,7 @@ done
 "$busybox" depmod -b tree "$version" 2>/dev/null || true
 : >root/etc/modules
 for module in virtio_pci virtio_blk virtio_net virtio_console virtio_balloon virtio_rng \
-    virtio_scsi button evdev sd_mod sr_mod ata_piix ahci e1000 isofs; do
+    virtio_scsi button evdev sd_mod sr_mod ata_piix ahci e1000 isofs xen_blkfront xen_netfront; do
     line=$(grep -E "(^|/)${module//_/[_-]}\.ko:" "tree/lib/modules/$version/modules.dep" || true)
     [ -n "$line" ] || continue
     { tr ' ' '\n' <<<"${line#*:}" | tac; echo "${line%%:*}"; } | sed '/^$/d' |
@@ -138,7 +138,7 @@ ln -sf /proc/mounts /etc/mtab
 # Our disk is the one with partitions.
 tries=0 DISK=
 while [ $tries -lt 50 ] && [ -z "$DISK" ]; do
-    for d in vda sda vdb sdb; do [ -b /dev/${d}3 ] && DISK=$d && break; done
+    for d in vda sda xvda vdb sdb xvdb; do [ -b /dev/${d}3 ] && DISK=$d && break; done
     [ -n "$DISK" ] || sleep 0.1
     tries=$((tries+1))
 done
@@ -186,7 +186,7 @@ look() { # what is plugged in
     CPUS=$(grep -c ^processor /proc/cpuinfo)
     read -r _ MEM _ < /proc/meminfo
     DISKS= COUNT=0 CD=
-    for s in /sys/block/vd? /sys/block/sd?; do [ -e $s ] && DISKS=$DISKS,${s##*/}; done
+    for s in /sys/block/vd? /sys/block/sd? /sys/block/xvd?; do [ -e $s ] && DISKS=$DISKS,${s##*/}; done
     for s in /sys/class/net/eth*; do [ -e $s ] && COUNT=$((COUNT+1)); done
     # The volume label of ISO 9660 is at byte 40 of sector 16.
     [ -b /dev/sr0 ] && CD=$(dd if=/dev/sr0 bs=2048 skip=16 count=1 2>/dev/null | dd bs=1 skip=40 count=32 2>/dev/null |
@@ -202,7 +202,7 @@ while :; do
     read -r UP _ < /proc/uptime
     look
     [ -n "$DISK" ] && put /dev/${DISK}2
-    for s in /sys/block/vd? /sys/block/sd?; do
+    for s in /sys/block/vd? /sys/block/sd? /sys/block/xvd?; do
         d=${s##*/}
         [ -b /dev/$d ] && [ "$d" != "$DISK" ] || continue
         case "$(dd if=/dev/$d bs=8 count=1 2>/dev/null | tr -d '\0')" in ''|PENGX-HB) put /dev/$d ;; esac

@@ -239,7 +239,7 @@ static void look(void)
     while (disks != NULL && (entry = readdir(disks)) != NULL) {
         const char *disk = entry->d_name;
         int known = 0;
-        if (strncmp(disk, "vd", 2) != 0 && strncmp(disk, "sd", 2) != 0)
+        if (strncmp(disk, "vd", 2) != 0 && strncmp(disk, "sd", 2) != 0 && strncmp(disk, "xvd", 3) != 0)
             continue;
         for (int i = 0; i < count; i++)
             known |= strcmp(areas[i].disk, disk) == 0;

@@ -40,14 +40,7 @@ trap 'exit 143' INT TERM HUP
 # ---- a bare Debian --------------------------------------------------------------
 
 SECONDS=0
-# How this host reaches Debian: proxies, certificates, time limits, dates.
-apt_config=$root.apt
-apt-config dump | grep -iE '^Acquire::(http|https|ftp|Retries|Check-|ForceIPv)' |
-    grep -v ' "";$' >"$apt_config" || true
-"$repo/tests/lab/debian-sources.sh" | mmdebstrap --quiet --variant=minbase --include=ca-certificates,make \
-    --aptopt="$apt_config" bookworm "$root" - ||
-    { rm -f "$apt_config"; die "mmdebstrap could not make a Debian 12"; }
-rm -f "$apt_config"
+"$repo/tests/lab/bare-debian.sh" ca-certificates,make "$root" || die "mmdebstrap could not make a Debian 12"
 cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
 if compgen -G '/usr/local/share/ca-certificates/*.crt' >/dev/null; then
     cp /usr/local/share/ca-certificates/*.crt "$root/usr/local/share/ca-certificates/"

@@ -6,7 +6,7 @@
 #     run    to build pengx and to try it (`make run`): libraries, libvirt, QEMU,
 #            the tools that the guest image is made with
 #     test   the same, and what `make test` needs: a PostgreSQL server, shellcheck, xmllint, a
-#            file system that can be made to hang, what makes a package and a Debian to install it in
+#            file system that can be made to hang, what makes a package and a Debian to install it in, ssh
 #     fresh  what `make test-fresh` needs to make a bare Debian
 set -euo pipefail
 exec </dev/null
@@ -20,7 +20,7 @@ guest_image=(syslinux syslinux-common mtools dosfstools fdisk cpio e2fsprogs)
 case ${1:-run} in
     run) wanted=("${build[@]}" "${libvirt[@]}" "${guest_image[@]}") ;;
     test) wanted=("${build[@]}" "${libvirt[@]}" "${guest_image[@]}" postgresql-15 shellcheck libxml2-utils
-        dpkg-dev mmdebstrap debian-archive-keyring bindfs) ;;
+        dpkg-dev mmdebstrap debian-archive-keyring bindfs openssh-client) ;;
     fresh) wanted=(mmdebstrap debian-archive-keyring git) ;;
     *) die "unknown set '$1', use run, test or fresh" ;;
 esac

@@ -56,13 +56,8 @@ packages=systemd,systemd-sysv,dbus,curl,procps,man-db,libvirt0,libpq5,qemu-utils
 base=$cache/debian-$(sha256sum <<<"$packages" | cut -c1-8).tar
 if [ ! -e "$base" ]; then
     mkdir -p "$cache"
-    # How this host reaches Debian: proxies, certificates, time limits.
-    apt-config dump | grep -iE '^Acquire::(http|https|ftp|Retries|Check-|ForceIPv)' |
-        grep -v ' "";$' >"$root/apt.conf" || true
-    lines=$("$here/../lab/debian-sources.sh")
-    mmdebstrap --quiet --variant=minbase --include="$packages" --aptopt="$root/apt.conf" \
-        bookworm "$base.part.$$" - --format=tar <<<"$lines" || { rm -f "$base.part.$$"; die "mmdebstrap could not make a Debian 12"; }
-    rm -f "$root/apt.conf"
+    "$here/../lab/bare-debian.sh" "$packages" "$base.part.$$" --format=tar ||
+        { rm -f "$base.part.$$"; die "mmdebstrap could not make a Debian 12"; }
     mv "$base.part.$$" "$base"
 fi
 tar -C "$root" -xf "$base"

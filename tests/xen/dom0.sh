@@ -1,0 +1,147 @@
+#!/bin/bash
+# A Xen control domain (dom0) in QEMU, from the image that build.sh makes; as many at once
+# as memory allows, 2 GiB each. Needs no hardware virtualisation, and no root.
+#
+#   dom0.sh start [-o PID] [-f PORT]... [-d DISK] DIR   returns when `xl list` answers in it
+#   dom0.sh ssh DIR COMMAND...                 as root in it, like ssh
+#   dom0.sh put DIR FILE... TARGET             copies into it (directories, too)
+#   dom0.sh get DIR FILE... TARGET             copies out of it
+#   dom0.sh port DIR PORT                      the port here that leads to PORT there
+#   dom0.sh stop DIR
+#
+# DISK is a file that dom0 reads as /dev/vdc: much faster than put. Volume group vg0 is there.
+# DIR is made by start and removed by stop; it ends with process -o (else the caller), too.
+# There are in it: serial.log, the console of Xen and of dom0; qemu.log. If QEMU ends by
+# itself they stay. Each start is from the same image: nothing that was written remains.
+# PENGX_XEN_IMAGE is the directory of the image, else it is $PENGX_LAB_CACHE/xen.
+set -euo pipefail
+here=$(dirname "$(realpath "$0")")
+image=${PENGX_XEN_IMAGE:-${PENGX_LAB_CACHE:-$here/../../target/lab}/xen}
+boot_seconds=400
+
+die() { echo "dom0: $*" >&2; exit 1; }
+
+# ---- inside: the keeper is QEMU's parent, and all that is in the directory is its own ----
+
+keep() { # OWNER DISK [PORT...]
+    local owner=$1 disk=$2 more=() port qemu owned forwards='' accel=tcg,tb-size=512 cpu=max,+svm,+npt
+    # With emulated XSAVE, registers of busy domains get mixed up.
+    local xen="console=com1 com1=115200 dom0_mem=768M,max:768M noreboot smap=0 smep=0 spec-ctrl=no xpti=no pv-l1tf=0"
+    local linux="root=/dev/vda rw console=hvc0 net.ifnames=0 mitigations=off quiet systemd.show_status=0"
+    shift 2
+    [ -z "$disk" ] || more=(-drive "file=$disk,format=raw,if=virtio,readonly=on")
+    # Some machines have a KVM that emulates what the processor lacks. Xen does not boot on it.
+    if [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then accel=kvm cpu=host; else xen+=" xsave=0"; fi
+    qemu='' owned=''
+    trap 'finish' EXIT
+    trap 'exit 143' TERM INT HUP
+    for port in 22 "$@"; do forwards+=",hostfwd=tcp:127.0.0.1:0-10.0.2.9:$port"; done
+    mkfifo monitor
+    qemu-img create -q -f qcow2 -b "$image/dom0.img" -F raw root.qcow2
+    truncate -s 8G data.img
+    setpriv --pdeathsig KILL qemu-system-x86_64 -machine pc -accel "$accel" -cpu "$cpu" -smp 2 -m 2048 \
+        -nodefaults -no-user-config -display none -serial file:serial.log -monitor stdio \
+        -kernel "$image/xen" -append "$xen" -initrd "$image/vmlinuz $linux,$image/initrd" \
+        -drive file=root.qcow2,if=virtio,cache=unsafe -drive file=data.img,format=raw,if=virtio,cache=unsafe "${more[@]}" \
+        -device virtio-rng-pci -netdev "user,id=net$forwards" -device virtio-net-pci,netdev=net,romfile= \
+        <>monitor >>qemu.log 2>&1 &
+    qemu=$!
+    setpriv --pdeathsig KILL tail --pid="$owner" -f /dev/null &
+    owned=$!
+    echo "$$" >keeper
+    wait -n "$qemu" "$owned" || true
+    kill -0 "$owned" 2>/dev/null || exit 0
+    echo "dom0: QEMU has ended by itself" >>qemu.log
+    rm -f root.qcow2 data.img monitor keeper
+    trap - EXIT
+    kill "$owned"
+}
+
+finish() {
+    trap '' TERM INT HUP
+    [ -z "$owned" ] || kill "$owned" 2>/dev/null || true
+    [ -z "$qemu" ] || kill -KILL "$qemu" 2>/dev/null || true
+    wait
+    rm -rf "$PWD"
+}
+
+# ---- outside ----------------------------------------------------------------------
+
+keeper() { local pid; pid=$(cat "$dir/keeper" 2>/dev/null) && kill -0 "$pid" 2>/dev/null && echo "$pid"; }
+
+# Waits until a deadline (as $SECONDS) for a command that succeeds, or for QEMU's end.
+until_ok() { # DEADLINE COMMAND...
+    local deadline=$1
+    shift
+    until "$@"; do
+        if [ "$SECONDS" -ge "$deadline" ] || ! keeper >/dev/null; then return 1; fi
+        sleep 0.2
+    done
+}
+
+port() { awk -v port="$1" '/HOST_FORWARD/ && $6 == port { print $4; exit }' "$dir/qemu.log" | grep .; }
+
+login=(-F none -i "$image/key" -o "UserKnownHostsFile=$image/known_hosts" -o HostKeyAlias=dom0 -o BatchMode=yes
+    -o LogLevel=ERROR -o ConnectTimeout=60 -o ServerAliveInterval=10 -o ServerAliveCountMax=6)
+# An emulated processor takes a second to prove who it is: once is enough.
+login+=(-o ControlMaster=auto -o ControlPersist=yes -o ControlPath=ssh)
+in_dom0() { (cd "$dir" && exec ssh "${login[@]}" -p "$(port 22)" root@127.0.0.1 "$@"); }
+copy() { scp -q -r "${login[@]}" -o "ControlPath=$dir/ssh" -P "$(port 22)" "$@"; }
+
+# xl gives its own helpers ten seconds, which busy guests must not take from them.
+ready='timeout 20 xl list && xl sched-credit2 -d Domain-0 -w 4096 && vgcreate -qq vg0 /dev/vdb'
+
+start() {
+    local owner=$PPID disk='' ports=() option deadline=$((SECONDS + boot_seconds))
+    while getopts o:f:d: option; do
+        case $option in o) owner=$OPTARG ;; f) ports+=("$OPTARG") ;; d) disk=$(realpath "$OPTARG") ;; *) exit 2 ;; esac
+    done
+    shift $((OPTIND - 1))
+    dir=${1:?which DIR?}
+    [ -s "$image/.built" ] || die "there is no image in $image: run tests/xen/build.sh"
+    mkdir -m 700 "$dir" || die "$dir cannot be made, or is in use"
+    dir=$(realpath "$dir") image=$(realpath "$image")
+    (cd "$dir" && setsid env PENGX_XEN_IMAGE="$image" bash "$here/dom0.sh" keep "$owner" "$disk" "${ports[@]}" </dev/null >keeper.log 2>&1 &)
+    # Its pid file comes right after QEMU.
+    until [ -e "$dir/keeper" ]; do
+        if [ "$SECONDS" -ge "$deadline" ] || ! [ -d "$dir" ]; then die "QEMU did not start"; fi
+        sleep 0.1
+    done
+    if ! { echo info usernet >"$dir/monitor" && until_ok "$deadline" port 22 >/dev/null &&
+        until_ok "$deadline" in_dom0 "$ready" >"$dir/start.log" 2>&1; }; then
+        tail -n 40 "$dir"/*.log >&2
+        stop
+        die "no answer of dom0 in $SECONDS s, $boot_seconds at most; the last words of all are above"
+    fi
+    echo "dom0: $dir is up after $SECONDS s, ssh on 127.0.0.1:$(port 22)"
+}
+
+stop() {
+    local pid deadline=$((SECONDS + 30))
+    if pid=$(keeper); then kill "$pid" 2>/dev/null || true; fi
+    until ! keeper >/dev/null; do
+        [ "$SECONDS" -lt "$deadline" ] || die "its keeper, process $pid, does not end"
+        sleep 0.1
+    done
+    rm -rf "$dir"
+}
+
+verb=${1:-}
+shift || true
+case $verb in
+    start) start "$@"; exit ;;
+    keep) keep "$@"; exit ;;
+    ssh | put | get | port | stop) ;;
+    *) sed -n '5,10p' "$0" >&2; exit 2 ;;
+esac
+dir=$(realpath -m "${1:?which DIR?}")
+shift
+case $verb in
+    ssh) in_dom0 "$@" ;;
+    put) copy "${@:1:$#-1}" "root@127.0.0.1:${!#}" ;;
+    get)
+        files=("${@:1:$#-1}")
+        copy "${files[@]/#/root@127.0.0.1:}" "${!#}" ;;
+    port) port "$1" ;;
+    stop) stop ;;
+esac

@@ -1,0 +1,86 @@
+#!/bin/bash
+# `make test-xen`: boots a Xen control domain, and runs in it what can be run nowhere else:
+# the tests of this tree that drive `xl`, and the server, which is asked from outside.
+#   test.sh [FILTER...]   only tests whose names have one of these words in them
+# What went wrong leaves its logs in $PENGX_LAB_CACHE/xen-logs.
+set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin
+here=$(dirname "$(realpath "$0")")
+repo=$(realpath "$here/../..")
+cd "$repo"
+export PENGX_LAB_CACHE=${PENGX_LAB_CACHE:-$repo/target/lab}
+logs=$PENGX_LAB_CACHE/xen-logs
+base=$(mktemp -d /var/tmp/pengx-xen.XXXXXX)
+dom0=$base/dom0 failed=()
+
+die() { echo "test-xen: $*" >&2; exit 1; }
+in_dom0() { timeout "$1" "$here/dom0.sh" ssh "$dom0" "${@:2}"; }
+finish() {
+    local status=$?
+    trap - EXIT
+    trap '' INT TERM HUP
+    if [ "$status" != 0 ] && [ -d "$dom0" ]; then
+        rm -rf "$logs"
+        mkdir -p "$logs"
+        cp "$dom0"/*.log "$logs/"
+        in_dom0 60 'xl dmesg >/var/log/xen/dmesg; journalctl -b >/var/log/xen/journal; tar -cC /var/log xen' 2>/dev/null |
+            tar -xC "$logs" || true
+        echo "test-xen: the logs of Xen, dom0 and QEMU are in $logs" >&2
+    fi
+    [ ! -d "$dom0" ] || "$here/dom0.sh" stop "$dom0" || status=1
+    rm -rf "$base"
+    exit "$status"
+}
+trap finish EXIT
+trap 'exit 143' INT TERM HUP
+phase() { echo "== Xen, $1: ok in $SECONDS s"; SECONDS=0; }
+
+# ---- what is run ----------------------------------------------------------------------
+
+SECONDS=0
+"$here/build.sh"
+phase "image"
+program=$(cargo test --locked --test main --no-run --message-format=json |
+    sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p')
+[ -x "$program" ] || die "cargo did not say where the tests are"
+# Each at its place of here, by which the tests know them.
+mkdir -p "$base/tree/$(dirname "$program")" "$base/tree$repo/target/tmp"
+objcopy --strip-debug "$program" "$base/tree/$program"
+objcopy --strip-debug target/debug/pengx "$base/tree$repo/target/debug/pengx"
+cp -r tests "$base/tree$repo/"
+tar -cf "$base/tree.tar" -C "$base/tree" --owner=0 --group=0 .
+phase "tests built"
+
+"$here/dom0.sh" start -o $$ -f 8000 -d "$base/tree.tar" "$dom0"
+in_dom0 300 'tar -xf /dev/vdc -C /'
+phase "dom0 is up"
+
+# ---- tests in it ----------------------------------------------------------------------
+
+[ $# -gt 0 ] || set -- xen:: laws_of_xl
+for word in "$@"; do
+    in_dom0 200 "'$program' --list '$word' 2>/dev/null | grep -q ': test$'" ||
+        echo "test-xen: NOT RUN: tests named '$word': this tree has none"
+done
+in_dom0 1800 "cd '$repo' && PENGX_TEST_XEN=1 PENGX_LAB_CACHE=/usr/local/share/pengx-xen RUST_BACKTRACE=1 \
+    '$program' --test-threads=1 $*" &
+# A signal is heard while a shell waits.
+wait $! || failed+=("tests")
+phase "tests"
+
+# ---- the server, from outside ---------------------------------------------------------
+
+serve() { # HYPERVISOR
+    in_dom0 60 "systemctl reset-failed pengx 2>/dev/null; systemd-run --quiet --unit=pengx -p Type=notify \
+        '$repo/target/debug/pengx' serve --insecure --listen 0.0.0.0:8000 --hypervisor $1 --data-dir /var/lib/pengx"
+}
+if ! serve xl:///; then
+    in_dom0 60 'journalctl -u pengx' | grep -q 'has no xl backend yet' || die "pengx does not start in dom0"
+    echo "test-xen: NOT RUN: the API on Xen: this tree has no xl backend yet; serving a fake instead"
+    serve fake:/// || die "pengx does not start in dom0"
+fi
+pms=$(curl -sSf --max-time 30 "http://127.0.0.1:$("$here/dom0.sh" port "$dom0" 8000)/pms/") || failed+=("the API")
+grep -q '<hostname>dom0<\|<name>dom0<' <<<"$pms" || { echo "$pms"; failed+=("GET /pms/"); }
+phase "the server in dom0, asked from here"
+
+[ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}"
