@@ -33,7 +33,7 @@ pub struct Config {
     pub insecure: bool,
     /// `sqlite://PATH` or `postgres://…`.
     pub database_url: String,
-    /// `auto`, `fake:///`, `xl:///` or a libvirt URI.
+    /// `auto`, `xl:///`, `fake:///` or a libvirt URI.
     pub hypervisor: String,
     pub data_dir: PathBuf,
     pub pm_uuid: Option<PmId>,

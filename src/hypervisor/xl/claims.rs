@@ -53,18 +53,21 @@ impl Drop for Claim<'_> {
 impl Inner {
     /// Refused when an image is missing, or another domain, ours or not, has it so that it cannot be shared.
     pub(super) fn claim(&self, id: VmId, images: &Images) -> Result<Claim<'_>> {
-        // Both lists come after our claim, so of two that want one image at least one sees the other.
-        let known = self.identities(images.all())?;
+        let mut known = self.identities(images.all())?;
         images.are_there(&known)?;
         let claim = self.claims.take(id, images, &known)?;
+        // Both lists come after our claim, so of two that want one image at least one sees the other.
+        let sight = self.look(Age::Fresh)?;
+        if sight.rows().iter().all(|row| row.id == id) {
+            return Ok(claim);
+        }
         let mut others = Vec::new();
         let details = self.details(None)?;
-        for row in self.look(Age::Fresh)?.rows().iter().filter(|row| row.id != id) {
+        for row in sight.rows().iter().filter(|row| row.id != id) {
             let details = details.iter().find(|details| details.domid == row.domid);
             others.push((row.name.clone(), self.images_of(row, details)?));
         }
         let theirs: Vec<&PathBuf> = others.iter().flat_map(|(_, images)| images.all()).collect();
-        let mut known = known;
         if !theirs.is_empty() {
             known.extend(self.identities(theirs.into_iter())?);
         }

@@ -3,7 +3,7 @@
 //! The file is all that is kept of a definition. What Xen need not know, the images below a disk, stands in a setting of
 //! ours, which `xl` does not look for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::model::{DiskSpec, DomainSpec, MiB, NicSpec, Secret, VmId, VolumeSource};
@@ -33,8 +33,8 @@ pub(super) fn domain_name(id: VmId) -> String {
 }
 
 impl ConfigFile {
-    /// `Invalid` or `Unsupported` for what `xl` cannot be told.
-    pub(super) fn write(&self) -> Result<String> {
+    /// With the disc `blank` in a drive that has no other. `Invalid`, `Refused` or `Unsupported` for what `xl` cannot be told.
+    pub(super) fn write(&self, blank: &Path) -> Result<String> {
         let (spec, kind) = (&self.spec, self.guest.kind());
         let text = |key: &str, text: &str| (key.to_owned(), Value::Text(text.to_owned()));
         let number = |key: &str, number: u64| (key.to_owned(), Value::Number(number));
@@ -53,7 +53,7 @@ impl ConfigFile {
             text("on_crash", "preserve"),
         ];
         let mut disks: Vec<String> = spec.disks.iter().map(|disk| devices::disk(kind, disk)).collect::<Result<_>>()?;
-        disks.extend(devices::disc(kind, spec.disc.as_ref())?);
+        disks.extend(devices::disc(kind, spec.disc.as_ref(), blank)?);
         settings.push(list("disk", disks));
         let nics = spec.nics.iter().map(|nic| devices::nic(kind, nic).map(|words| words.join(",")));
         settings.push(list("vif", nics.collect::<Result<_>>()?));
@@ -104,7 +104,7 @@ impl ConfigFile {
     }
 
     /// What [`ConfigFile::write`] wrote. `None` for anything else.
-    pub(super) fn parse(file: &str) -> Option<Self> {
+    pub(super) fn parse(file: &str, blank: &Path) -> Option<Self> {
         let settings = Read(syntax::parse(file)?);
         let kind = Kind::from_word(settings.text("type")?)?;
         let mut spec = DomainSpec {
@@ -121,7 +121,7 @@ impl ConfigFile {
             vnc_password: Secret::new(String::new()),
         };
         for disk in settings.list("disk")? {
-            match devices::parse_disk(kind, disk)? {
+            match devices::parse_disk(kind, disk, blank)? {
                 ParsedDisk::Disk(disk) => spec.disks.push(disk),
                 ParsedDisk::Disc(disc) => spec.disc = disc,
             }
@@ -276,8 +276,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(file in file()) {
-            let written = file.write().unwrap();
-            prop_assert_eq!(ConfigFile::parse(&written), Some(file), "{}", written);
+            let written = file.write(Path::new("/none")).unwrap();
+            prop_assert_eq!(ConfigFile::parse(&written, Path::new("/none")), Some(file), "{}", written);
         }
     }
 

@@ -46,14 +46,27 @@ pub(super) struct Known {
 
 pub(super) struct Definitions {
     dir: PathBuf,
+    /// What lies in a drive without a disc.
+    blank: PathBuf,
 }
 
+/// Enough for a drive to take it for a disc; there is nothing on it.
+const BLANK_BYTES: u64 = 64 << 10;
+
 impl Definitions {
-    /// Makes the directory if it is not there.
+    /// Makes the directory and what belongs to all domains if it is not there.
     pub(super) fn open(dir: &Path) -> Result<Self> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        let blank = dir.join("blank.iso");
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir).and_then(|()| {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&blank)?;
+            file.set_len(BLANK_BYTES)
+        });
         made.map_err(|e| Error::invalid("data_dir", format!("{}: {e}", dir.display())))?;
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self { dir: dir.to_owned(), blank })
+    }
+
+    pub(super) fn blank(&self) -> &Path {
+        &self.blank
     }
 
     pub(super) fn path(&self, id: VmId, what: Kept) -> PathBuf {
@@ -88,14 +101,14 @@ impl Definitions {
             Err(absent) if absent.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(self.wrong(&path, e)),
         };
-        match ConfigFile::parse(&text) {
+        match ConfigFile::parse(&text, &self.blank) {
             Some(file) if file.spec.id == id => Ok(Some(file)),
             _ => Err(Error::internal(format!("{} is not what pengx wrote", path.display()))),
         }
     }
 
     pub(super) fn write(&self, file: &ConfigFile, what: Kept) -> Result<()> {
-        self.replace(file.spec.id, what, &file.write()?)
+        self.replace(file.spec.id, what, &file.write(&self.blank)?)
     }
 
     pub(super) fn mark_crashed(&self, id: VmId) -> Result<()> {

@@ -46,17 +46,17 @@ fn backend(format: Format, file: &Path) -> &'static str {
     if kernel { "backendtype=phy" } else { "backendtype=qdisk" }
 }
 
-/// The drive of an HVM guest, empty or not; a disc of another guest. `None`: it has none.
-pub(super) fn disc(kind: Kind, disc: Option<&VolumeSource>) -> Result<Option<String>> {
-    let place = if kind == Kind::Hvm { DRIVE } else { PV_DISC };
-    Ok(match disc {
-        Some(VolumeSource::File(file)) => {
-            let backend = backend(Format::Raw, file);
-            Some(format!("format=raw,{backend},vdev={place},access=ro,devtype=cdrom,target={}", target(kind, file)?))
-        }
-        None if kind == Kind::Hvm => Some(format!("vdev={place},access=ro,devtype=cdrom")),
-        None => None,
-    })
+/// The drive of an HVM guest, with `blank` in it for no disc; a disc of another guest. `None`: it has none.
+///
+/// The drive is never empty: QEMU for Xen ends, and the guest's disks with it, when a disc is put into one that is.
+pub(super) fn disc(kind: Kind, disc: Option<&VolumeSource>, blank: &Path) -> Result<Option<String>> {
+    let (place, file) = match (kind, disc) {
+        (Kind::Hvm, disc) => (DRIVE, disc.map_or(blank, |VolumeSource::File(file)| file)),
+        (_, Some(VolumeSource::File(file))) => (PV_DISC, file.as_path()),
+        (_, None) => return Ok(None),
+    };
+    let (backend, target) = (backend(Format::Raw, file), target(kind, file)?);
+    Ok(Some(format!("format=raw,{backend},vdev={place},access=ro,devtype=cdrom,target={target}")))
 }
 
 /// A path as the last word of a disk. Everything up to the end belongs to it but a comma there; QEMU reads it up to the first
@@ -84,12 +84,12 @@ pub(super) enum ParsedDisk {
     Disc(Option<VolumeSource>),
 }
 
-pub(super) fn parse_disk(kind: Kind, words: &str) -> Option<ParsedDisk> {
-    let (words, target) = words.split_once("target=").unwrap_or((words, ""));
+pub(super) fn parse_disk(kind: Kind, words: &str, blank: &Path) -> Option<ParsedDisk> {
+    let (words, target) = words.split_once("target=")?;
     let source = VolumeSource::File(PathBuf::from(target));
     let word = |key: &str| words.split(',').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
     if word("devtype") == Some("cdrom") {
-        return Some(ParsedDisk::Disc((!target.is_empty()).then_some(source)));
+        return Some(ParsedDisk::Disc((Path::new(target) != blank).then_some(source)));
     }
     Some(ParsedDisk::Disk(DiskSpec {
         order: order(kind, word("vdev")?)?,

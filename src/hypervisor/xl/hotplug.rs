@@ -125,14 +125,9 @@ impl Inner {
             }
             let images = Images { read: disc.iter().map(|disc| super::path(disc)).collect(), ..Images::default() };
             let _claim = self.claim(id, &images)?;
-            let domid = row.domid.to_string();
-            let args = match disc {
-                Some(VolumeSource::File(file)) => {
-                    let file = devices::target(details.kind, file)?.to_owned();
-                    vec!["cd-insert".to_owned(), domid, DRIVE.to_owned(), file]
-                }
-                None => vec!["cd-eject".to_owned(), domid, DRIVE.to_owned()],
-            };
+            let file = disc.map_or(self.definitions.blank(), |VolumeSource::File(file)| file);
+            let file = devices::target(details.kind, file)?.to_owned();
+            let args = ["cd-insert".to_owned(), row.domid.to_string(), DRIVE.to_owned(), file];
             self.xl(self.options.power_timeout, args).map_err(errors::explain)?;
             self.amend_run(id, |run| run.spec.disc = disc.cloned())
         })

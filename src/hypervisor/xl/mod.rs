@@ -21,7 +21,7 @@ mod watch;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use self::claims::Claims;
@@ -147,6 +147,8 @@ struct Inner {
     definitions: Definitions,
     seen: Seen,
     claims: Claims,
+    /// Shared by those who start a domain; alone, crashed ones are ended.
+    starting: RwLock<()>,
 }
 
 impl XlHypervisor {
@@ -158,7 +160,14 @@ impl XlHypervisor {
 
     fn with_runner(options: XlOptions, runner: Arc<dyn Runner>) -> Result<Self> {
         let definitions = Definitions::open(&options.dir)?;
-        let inner = Inner { options, runner, definitions, seen: Seen::default(), claims: Claims::default() };
+        let inner = Inner {
+            options,
+            runner,
+            definitions,
+            seen: Seen::default(),
+            claims: Claims::default(),
+            starting: RwLock::default(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 }
@@ -271,7 +280,7 @@ impl Inner {
         definition.disks.sort_by_key(|disk| disk.order);
         definition.macs.sort();
         if let Some(details) = details {
-            definition.files.extend(live_files(&details));
+            definition.files.extend(live_files(&details).filter(|file| file != self.definitions.blank()));
             if let Some(run) = self.definitions.read(id, Kept::Run)? {
                 definition.files.extend(files(&run.spec));
             }

@@ -1,5 +1,6 @@
 //! Start, end, and what a guest is asked.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -20,15 +21,21 @@ const TICK: Duration = Duration::from_millis(100);
 
 impl Inner {
     pub(super) fn start(&self, id: VmId, how: Start) -> Result<()> {
+        let _nobody_cleans_up = self.starting.read().unwrap_or_else(PoisonError::into_inner);
         let file = self.definitions.read(id, Kept::Definition)?;
-        let sight = self.look(Age::Fresh)?;
-        self.may_start(id, &sight)?;
+        // A refusal is for what is so now.
+        if self.may_start(id, &*self.look(Age::Recent)?).is_err() {
+            self.may_start(id, &*self.look(Age::Fresh)?)?;
+        }
         let file = file.ok_or_else(|| Error::not_found("vm", id))?;
         let mut images = Images::of(&file.spec);
         images.read.extend(file.guest.kernel_files());
         bridges_are_there(&file)?;
         console_has_a_place(&file)?;
         let claim = self.claim(id, &images)?;
+        // Made after the claim.
+        let sight = self.look(Age::Recent)?;
+        self.may_start(id, &sight)?;
         // What is left of a run that ended holds memory, and would be taken for the new one.
         self.end_all(id, &sight)?;
         self.definitions.write(&file, Kept::Run)?;
@@ -133,19 +140,23 @@ impl Inner {
         })
     }
 
-    /// Notes that guests crashed, and frees what ended guests hold. For those alone that are ours.
+    /// Notes that guests of ours crashed, and frees what they hold.
     pub(super) fn clean_up(&self, sight: &Sight) -> Result<()> {
-        for row in sight.rows().iter().filter(|row| sight.is_defined(row.id) && !row.is_in_transit()) {
-            if self.claims.holders().contains(&row.id) {
-                continue;
-            }
-            if row.state == RunState::Crashed {
-                // First, or a death in between would make it look as if it had ended in order.
-                self.definitions.mark_crashed(row.id)?;
-                self.end(row)?;
-                self.definitions.remove(row.id, Kept::Run)?;
-                tracing::warn!(vm = %row.id, domain = row.domid, "a guest crashed");
-            }
+        let is_ours = |sight: &Sight, row: &Row| {
+            row.state == RunState::Crashed && sight.is_defined(row.id) && !row.is_in_transit()
+        };
+        if !sight.rows().iter().any(|row| is_ours(sight, row)) {
+            return Ok(());
+        }
+        // A start does this by itself, and what it starts must not be taken for what crashed.
+        let Ok(_nobody_starts) = self.starting.try_write() else { return Ok(()) };
+        let sight = self.look(Age::Fresh)?;
+        for row in sight.rows().iter().filter(|row| is_ours(&sight, row)) {
+            // First, or a death of ours in between would make it look as if it had ended in order.
+            self.definitions.mark_crashed(row.id)?;
+            self.end(row)?;
+            self.definitions.remove(row.id, Kept::Run)?;
+            tracing::warn!(vm = %row.id, domain = row.domid, "a guest crashed");
         }
         Ok(())
     }

@@ -174,7 +174,7 @@ impl Inner {
     pub(super) fn status(&self, sight: &Sight, id: VmId) -> Option<DomainStatus> {
         let state = sight.state(id)?;
         let row = sight.row(id).filter(|_| state.is_active());
-        Some(DomainStatus { id, state, vnc: row.and_then(|row| self.screen(row.domid)) })
+        Some(DomainStatus { id, state, vnc: row.and_then(|row| self.screen(row.domid, sight.is_defined(id))) })
     }
 
     pub(super) fn statuses(&self, age: Age) -> Result<Vec<DomainStatus>> {
@@ -185,7 +185,7 @@ impl Inner {
     }
 
     /// Asked of Xen once for each domain: it cannot move while that lives.
-    fn screen(&self, domid: u32) -> Option<VncEndpoint> {
+    fn screen(&self, domid: u32, ours: bool) -> Option<VncEndpoint> {
         let misses = match lock(&self.seen.screens).get(&domid) {
             Some(Screen::At(endpoint)) => return Some(endpoint.clone()),
             Some(Screen::Missed(often)) if *often >= SCREEN_TRIES => return None,
@@ -198,7 +198,8 @@ impl Inner {
             asked.ok().map(|said| said.stdout)
         };
         let endpoint = read("vnc-port").and_then(|said| parse::port(&said).ok()).map(|port| {
-            let host = read("vnc-listen").and_then(|said| String::from_utf8(said).ok());
+            let host = if ours { None } else { read("vnc-listen") };
+            let host = host.and_then(|said| String::from_utf8(said).ok());
             let host = host.map(|host| host.trim().to_owned()).filter(|host| !host.is_empty());
             VncEndpoint { host: host.unwrap_or_else(|| super::config_file::VNC_LISTEN.to_owned()), port }
         });
