@@ -29,7 +29,8 @@ fn watch(inner: &Weak<Inner>, changed: &Changed) {
         });
         // `None`: Xen is away.
         let now = now.ok();
-        if last.as_ref().is_some_and(|last| *last != now) {
+        // Also at first: something may have changed before.
+        if last.as_ref() != Some(&now) {
             changed();
         }
         last = Some(now);
