@@ -146,7 +146,7 @@ impl Vm<'_> {
     }
 
     fn start(&self, how: Start) {
-        self.hypervisor.start(self.id, how).unwrap();
+        start_patiently(|| self.hypervisor.start(self.id, how)).unwrap();
     }
 }
 
@@ -156,6 +156,20 @@ impl Drop for Vm<'_> {
             if let Err(error) = step {
                 println!("vm {} is left behind: {}", self.id, error.story());
             }
+        }
+    }
+}
+
+/// Xen gives the QEMU of a guest ten seconds to answer, and one that is emulated on a busy machine may need more. Such a
+/// start leaves nothing.
+fn start_patiently(start: impl Fn() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + 2 * NEVER;
+    loop {
+        match start() {
+            Err(late) if late.to_string().contains("Post DM startup configs failed") && Instant::now() < deadline => {
+                println!("again: {late}");
+            }
+            done => return done,
         }
     }
 }

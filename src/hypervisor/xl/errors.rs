@@ -68,13 +68,12 @@ fn clean(mut line: &str) -> &str {
             let is_place = before.ends_with(".c")
                 || before.starts_with("Domain ")
                 || before.bytes().all(|b| b.is_ascii_digit())
-                || before.starts_with("libxl_")
-                || before.starts_with("xc_");
+                || is_function(before);
             is_place.then(|| rest.trim_start())
         });
         match shorter {
             Some(rest) if !rest.is_empty() => line = rest,
-            _ => return line.split_once(": ").filter(|(f, _)| is_function(f)).map_or(line, |(_, rest)| rest),
+            _ => return line,
         }
     }
 }
@@ -108,6 +107,10 @@ mod tests {
             (
                 "libxl: error: libxl_exec.c:117:libxl_report_child_exitstatus: /etc/xen/scripts/vif-bridge online [1] exited with error status 1\nlibxl: error: libxl_device.c:1337:device_hotplug_child_death_cb: script: Could not find bridge device BR",
                 "Could not find bridge device BR",
+            ),
+            (
+                "libxl: error: libxl_dm.c:3381:device_model_postconfig_done: Domain 45:Post DM startup configs failed, rc=-9\nlibxl: error: libxl_create.c:1896:domcreate_devmodel_started: Domain 45:device model did not start: -9",
+                "Post DM startup configs failed, rc=-9",
             ),
             ("x is an invalid domain identifier (rc=-6)", "x is an invalid domain identifier (rc=-6)"),
             ("", "it ended with code 3"),

@@ -8,7 +8,7 @@ use super::*;
 #[track_caller]
 pub(super) fn is_held(bench: &Bench, file: &Path) -> bool {
     let other = bench.vm(&[file.to_owned()]);
-    let started = bench.hypervisor.start(other.id, Start::Paused);
+    let started = start_patiently(|| bench.hypervisor.start(other.id, Start::Paused));
     started.is_err() && !refused(started).is_empty()
 }
 
