@@ -38,6 +38,8 @@ impl Row {
 pub(super) enum RunState {
     Running,
     Paused,
+    /// Ended, to begin again at once.
+    Rebooting,
     /// Ended, and kept.
     Shutdown,
     /// Died, and kept.
@@ -46,14 +48,24 @@ pub(super) enum RunState {
     Dying,
 }
 
-/// Six flags; several may be set, and the one that says most counts.
+/// Six flags, of which several may be set; the fifth says why it ended. The one that says most counts.
 fn run_state(flags: &str) -> Option<RunState> {
-    let known = flags.len() == 6 && flags.chars().zip("rbpscd".chars()).all(|(is, may)| is == may || is == '-');
-    known.then(|| match flags {
-        _ if flags.contains('d') => RunState::Dying,
-        _ if flags.contains('c') => RunState::Crashed,
-        _ if flags.contains('s') => RunState::Shutdown,
-        _ if flags.contains('p') => RunState::Paused,
+    let flags: Vec<char> = flags.chars().collect();
+    let [running, blocked, paused, ended, why, dying] = flags[..] else { return None };
+    let is = |flag: char, set: char| (flag == set || flag == '-').then_some(flag == set);
+    let (_, _) = (is(running, 'r')?, is(blocked, 'b')?);
+    let (paused, ended, dying) = (is(paused, 'p')?, is(ended, 's')?, is(dying, 'd')?);
+    Some(match why {
+        _ if !"-rscwS?".contains(why) => return None,
+        _ if dying => RunState::Dying,
+        // It died, or its watchdog bit.
+        'c' | 'w' => RunState::Crashed,
+        // By itself, or by a soft reset.
+        'r' | 'S' => RunState::Rebooting,
+        // It sleeps while it is saved or moved.
+        's' => RunState::Paused,
+        _ if ended => RunState::Shutdown,
+        _ if paused => RunState::Paused,
         _ => RunState::Running,
     })
 }

@@ -59,14 +59,14 @@ impl Sight {
     }
 
     pub(super) fn is_rebooting(&self, id: VmId) -> bool {
-        self.rebooting.contains(&id)
+        self.rebooting.contains(&id) || self.row(id).is_some_and(|row| row.state == RunState::Rebooting)
     }
 
     /// `None`: neither Xen nor we know it.
     pub(super) fn state(&self, id: VmId) -> Option<PowerState> {
         if let Some(row) = self.row(id) {
             return Some(match row.state {
-                RunState::Running => PowerState::Running,
+                RunState::Running | RunState::Rebooting => PowerState::Running,
                 RunState::Paused => PowerState::Paused,
                 RunState::Crashed => PowerState::Crashed,
                 RunState::Shutdown | RunState::Dying => PowerState::Shutdown,

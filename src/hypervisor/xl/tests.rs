@@ -135,6 +135,7 @@ fn a_domain_is_shown_as_what_it_is() {
         ("--p---", PowerState::Paused),
         ("---s--", PowerState::Shutdown),
         ("---sc-", PowerState::Crashed),
+        ("--psr-", PowerState::Running),
         ("-----d", PowerState::Shutdown),
     ] {
         assert_eq!(with(flags).state(), state, "{flags}");
