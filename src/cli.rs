@@ -146,7 +146,7 @@ pub struct Serve {
     /// Default 127.0.0.1:8000; port 0 picks a free one.
     #[arg(long, env = "PENGX_LISTEN", value_name = "ADDR:PORT")]
     listen: Option<String>,
-    /// auto, a libvirt URI, or fake:/// for an imaginary one.
+    /// auto, xl:/// for Xen, a libvirt URI, or fake:/// for an imaginary one.
     #[arg(long, env = "PENGX_HYPERVISOR", value_name = "URI")]
     hypervisor: Option<String>,
     /// Serve an address that is not loopback although no account exists; everybody may then do everything.

@@ -33,7 +33,7 @@ pub struct Config {
     pub insecure: bool,
     /// `sqlite://PATH` or `postgres://…`.
     pub database_url: String,
-    /// `auto`, `fake:///`, `xl:///` or a libvirt URI.
+    /// `auto`, `xl:///`, `fake:///` or a libvirt URI.
     pub hypervisor: String,
     pub data_dir: PathBuf,
     pub pm_uuid: Option<PmId>,
@@ -63,6 +63,7 @@ pub struct Config {
     /// How long an orphan must have been left alone before it may be removed.
     pub orphan_quarantine: Duration,
     pub libvirt: Libvirt,
+    pub xl: Xl,
     pub api: Api,
     pub limits: Limits,
     /// `None`: plain HTTP.
@@ -78,6 +79,22 @@ pub struct Libvirt {
     /// `kvm`, `qemu` (software emulation) or `auto`.
     pub domain_type: String,
     /// No call takes longer.
+    pub call_timeout: Duration,
+}
+
+/// What guests are on a Xen host.
+#[derive(Debug, Clone)]
+pub struct Xl {
+    /// `hvm`, `pv` or `pvh`.
+    pub guest: String,
+    /// What PV and PVH guests boot; without it `bootloader` finds a kernel in their first disk.
+    pub kernel: Option<PathBuf>,
+    pub ramdisk: Option<PathBuf>,
+    pub cmdline: String,
+    pub bootloader: String,
+    /// Whether a screen asks for its password.
+    pub screen_password: bool,
+    /// No call that only asks or tells Xen takes longer.
     pub call_timeout: Duration,
 }
 
@@ -161,6 +178,7 @@ impl Config {
             low_water_of: low_water_of(top.section("low_water_of", &mut bad), &mut bad),
             orphan_quarantine: top.seconds("orphan_quarantine", 24 * 3600, &mut bad),
             libvirt: Libvirt::read(top.section("libvirt", &mut bad), &mut bad),
+            xl: Xl::read(top.section("xl", &mut bad), &mut bad),
             api: Api::read(top.section("api", &mut bad), &mut bad),
             limits: Limits::read(top.section("limits", &mut bad), &mut bad),
             tls: Tls::read(top.section("tls", &mut bad), &mut bad),
@@ -189,6 +207,33 @@ impl Libvirt {
             domain_type: section.one_of("domain_type", &["auto", "kvm", "qemu"], bad),
             call_timeout: section.seconds("call_timeout", 20, bad),
         };
+        section.end(bad);
+        read
+    }
+}
+
+impl Xl {
+    fn read(mut section: Section, bad: &mut Problems) -> Self {
+        let read = Self {
+            guest: section.one_of("guest", &["hvm", "pv", "pvh"], bad),
+            kernel: section.text("kernel", bad).map(PathBuf::from),
+            ramdisk: section.text("ramdisk", bad).map(PathBuf::from),
+            cmdline: section.text("cmdline", bad).unwrap_or_default(),
+            bootloader: section.text("bootloader", bad).unwrap_or_else(|| "pygrub".to_owned()),
+            screen_password: section.flag("screen_password", false, bad),
+            call_timeout: section.seconds("call_timeout", 20, bad),
+        };
+        for (name, file) in [("kernel", &read.kernel), ("ramdisk", &read.ramdisk)] {
+            if file.as_ref().is_some_and(|file| !file.is_absolute()) {
+                bad.add(section.name(name), "must be an absolute path");
+            }
+        }
+        if read.guest == "hvm" && (read.kernel.is_some() || read.ramdisk.is_some()) {
+            bad.add(section.name("kernel"), "is for guest = \"pv\" or \"pvh\"; an HVM guest boots its disk");
+        }
+        if read.ramdisk.is_some() && read.kernel.is_none() {
+            bad.add(section.name("ramdisk"), "needs a kernel");
+        }
         section.end(bad);
         read
     }
@@ -531,6 +576,17 @@ mod tests {
             "api.prefixes",
             "bridges.xenbr0",
         ] {
+            assert!(said.contains(name), "{name} is missing in: {said}");
+        }
+    }
+
+    #[test]
+    fn what_guests_are_on_xen_is_set_as_a_whole() {
+        let xl = load("[xl]\nguest = 'pv'\nkernel = '/k'\ncmdline = 'quiet'", &Given::default()).unwrap().xl;
+        assert_eq!((xl.guest.as_str(), xl.kernel, xl.cmdline.as_str()), ("pv", Some("/k".into()), "quiet"));
+        let said =
+            load("[xl]\nguest = 'lxc'\nkernel = 'k'\nramdisk = '/r'", &Given::default()).unwrap_err().to_string();
+        for name in ["xl.guest: \"lxc\" must be one of hvm, pv, pvh", "xl.kernel: must be an absolute path"] {
             assert!(said.contains(name), "{name} is missing in: {said}");
         }
     }

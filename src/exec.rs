@@ -6,6 +6,10 @@
 //! opened: whatever runs in this process opens its own close-on-exec, as the standard library and the libraries we link do.
 //! What this process was started with, above the first three, it passes on; a service manager gives it none.
 //! Secrets do not belong in `argv`: it is logged, and any user can read it.
+//!
+//! The one exception is [`Command::for_the_host`]: what such a tool starts, a guest's device model say, belongs to the host
+//! and stays, so the tool has the host's network and no limits of ours, which would be handed down. Deadline, process group
+//! and the rest hold for it as well.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
@@ -49,11 +53,20 @@ pub struct Command {
     /// The longest silence on standard output; for tools that report progress.
     pub stall: Option<Duration>,
     pub limits: Limits,
+    /// Without a network of nowhere and without limits; see [`Command::for_the_host`].
+    pub host: bool,
 }
 
 impl Command {
     pub fn new(program: impl Into<OsString>, deadline: Duration) -> Self {
-        Self { program: program.into(), args: Vec::new(), deadline, stall: None, limits: Limits::default() }
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            deadline,
+            stall: None,
+            limits: Limits::default(),
+            host: false,
+        }
     }
 
     #[must_use]
@@ -71,6 +84,13 @@ impl Command {
     #[must_use]
     pub fn stall(mut self, longest_silence: Duration) -> Self {
         self.stall = Some(longest_silence);
+        self
+    }
+
+    /// For a tool that changes the host and leaves processes behind there: it gets the host's network and no limits.
+    #[must_use]
+    pub fn for_the_host(mut self) -> Self {
+        self.host = true;
         self
     }
 

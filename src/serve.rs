@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::dialects::{monitor, pengx};
 use crate::error::{Error, Problems, Result};
 use crate::exec::SystemRunner;
-use crate::hypervisor::{self, DomainType, Hypervisor, LibvirtOptions, Timed};
+use crate::hypervisor::{self, Boot, DomainType, Guest, Hypervisor, LibvirtOptions, Timed, XlOptions};
 use crate::model::{Clock, Ids, Pm, PmId, RandomIds, SshKey, SystemClock};
 use crate::operations::{Core, Gate, Parts, Settings, health, metrics, pm};
 use crate::server::{Listener, Tls};
@@ -99,7 +99,7 @@ fn start(config: &Config) -> Result<(Core, Registry, Option<Tls>, File)> {
     let lock = bad.absorb(claim(&config.data_dir))?;
     let store = bad.absorb(Store::open(&config.database_url))?;
     bad.absorb(store.as_ref().map_or(Ok(()), Store::claim))?;
-    let hypervisor = bad.absorb(hypervisor::connect(&config.hypervisor, libvirt_options(config)))?;
+    let hypervisor = bad.absorb(connect(config))?;
     let ssh_pubkey = bad.absorb(config.ssh_public_key.as_deref().map(read_key).transpose())?.flatten();
     bad.done()?;
     let (Some(lock), Some(store), Some(hypervisor)) = (lock, store, hypervisor) else {
@@ -195,7 +195,12 @@ pub fn instead(config: &Config) -> Result<(Core, File)> {
 }
 
 fn connect(config: &Config) -> Result<Arc<dyn Hypervisor>> {
-    hypervisor::connect(&config.hypervisor, libvirt_options(config))
+    let options = hypervisor::Options {
+        libvirt: libvirt_options(config),
+        xl: xl_options(config),
+        runner: Arc::new(SystemRunner::new()),
+    };
+    hypervisor::connect(&config.hypervisor, options)
 }
 
 /// This host as its server knows it; nothing is made.
@@ -254,6 +259,27 @@ fn libvirt_options(config: &Config) -> LibvirtOptions {
         _ => DomainType::Auto,
     };
     LibvirtOptions { domain_type, call_timeout: config.libvirt.call_timeout, ..LibvirtOptions::default() }
+}
+
+fn xl_options(config: &Config) -> XlOptions {
+    let xl = &config.xl;
+    let boot = match &xl.kernel {
+        Some(kernel) => {
+            Boot::Kernel { kernel: kernel.clone(), ramdisk: xl.ramdisk.clone(), cmdline: xl.cmdline.clone() }
+        }
+        None => Boot::Loader(xl.bootloader.clone()),
+    };
+    let guest = match xl.guest.as_str() {
+        "pv" => Guest::Pv(boot),
+        "pvh" => Guest::Pvh(boot),
+        _ => Guest::Hvm,
+    };
+    XlOptions {
+        guest,
+        screen_password: xl.screen_password,
+        call_timeout: xl.call_timeout,
+        ..XlOptions::new(config.data_dir.join("domains"))
+    }
 }
 
 fn settings(config: &Config) -> Settings {

@@ -31,12 +31,14 @@ const OPEN_FILES: u64 = 1024;
 /// The whole command line. The network comes first, because a process that enters a user namespace loses its parent death
 /// signal.
 pub(super) fn wrapped(command: &Command) -> Result<Vec<OsString>, Failure> {
-    let mut argv = network::none();
+    let mut argv = if command.host { Vec::new() } else { network::none() };
     argv.push(locate("setpriv")?);
     argv.extend(["--pdeathsig", "KILL", "--"].map(OsString::from));
-    argv.push(locate("prlimit")?);
-    argv.extend(limits(&command.limits).into_iter().map(OsString::from));
-    argv.push("--".into());
+    if !command.host {
+        argv.push(locate("prlimit")?);
+        argv.extend(limits(&command.limits).into_iter().map(OsString::from));
+        argv.push("--".into());
+    }
     argv.push(locate(&command.program)?);
     argv.extend(command.args.iter().cloned());
     Ok(argv)

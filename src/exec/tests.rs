@@ -237,3 +237,16 @@ fn a_daemon_that_keeps_the_pipes_does_not_keep_us() {
     let daemon = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
     rustix::process::kill_process(daemon, Signal::KILL).unwrap();
 }
+
+#[test]
+fn what_is_for_the_host_is_like_the_host() {
+    let words = "ulimit -f; ulimit -v; ulimit -n; readlink /proc/$$/ns/net";
+    let told = |command: &Command| String::from_utf8(run(command).unwrap().stdout).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "what this process itself is held to")]
+    let ours = std::process::Command::new("sh").args(["-c", words]).output().unwrap();
+    assert_eq!(told(&sh(words).for_the_host()), String::from_utf8(ours.stdout).unwrap());
+    assert!(told(&sh("ulimit -f")) != "unlimited\n", "others are held");
+    // It ends like all others.
+    let slow = Command { deadline: Duration::from_millis(100), ..sh("sleep 60").for_the_host() };
+    assert!(matches!(run(&slow).unwrap_err().failure, Failure::Timeout(_)));
+}

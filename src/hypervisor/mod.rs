@@ -7,6 +7,7 @@ mod fake;
 mod libvirt;
 mod timed;
 mod verb;
+mod xl;
 
 use std::sync::Arc;
 
@@ -15,11 +16,12 @@ use crate::model::{
     Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, Layer, Mac, MiB, NicSpec, VmId, VolumeSource,
 };
 
-pub use connect::connect;
+pub use connect::{Options, connect};
 pub use fake::{Answer, FakeHypervisor};
 pub use libvirt::{DomainType, LibvirtHypervisor, LibvirtOptions};
 pub use timed::Timed;
 pub use verb::Verb;
+pub use xl::{Boot, Guest, XlHypervisor, XlOptions};
 
 /// Called when something changed; it may block and may ask the hypervisor.
 pub type Changed = Arc<dyn Fn() + Send + Sync>;

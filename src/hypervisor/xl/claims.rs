@@ -1,0 +1,110 @@
+//! Who may have which image: what runs, and what is about to.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::Result;
+use crate::exec::{Command, Watch};
+use crate::model::VmId;
+
+use super::definitions::Kept;
+use super::images::{self, Identities, Images, STAT_FORMAT};
+use super::parse::{Details, Row};
+use super::seen::Age;
+use super::{Inner, errors};
+
+/// The images of domains that are being started or changed; they are not in Xen's list yet.
+#[derive(Default)]
+pub(super) struct Claims(Mutex<Vec<(VmId, Images)>>);
+
+impl Claims {
+    pub(super) fn holders(&self) -> HashSet<VmId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(id, _)| *id).collect()
+    }
+
+    fn take(&self, id: VmId, images: &Images, known: &Identities) -> Result<Claim<'_>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (other, theirs) in all.iter() {
+            images.fit(theirs, &other.to_string(), known)?;
+        }
+        all.push((id, images.clone()));
+        Ok(Claim { claims: self, id, images: images.clone() })
+    }
+}
+
+/// Holds the images until Xen's list shows them, or they are not wanted any more.
+pub(super) struct Claim<'a> {
+    claims: &'a Claims,
+    id: VmId,
+    images: Images,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut all = self.claims.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = all.iter().position(|(id, images)| *id == self.id && *images == self.images) {
+            all.swap_remove(at);
+        }
+    }
+}
+
+impl Inner {
+    /// Refused when an image is missing, or another domain, ours or not, has it so that it cannot be shared.
+    pub(super) fn claim(&self, id: VmId, images: &Images) -> Result<Claim<'_>> {
+        let mut known = self.identities(images.all())?;
+        images.are_there(&known)?;
+        let claim = self.claims.take(id, images, &known)?;
+        // Both lists come after our claim, so of two that want one image at least one sees the other.
+        let sight = self.look(Age::Fresh)?;
+        if sight.rows().iter().all(|row| row.id == id) {
+            return Ok(claim);
+        }
+        let mut others = Vec::new();
+        let details = self.details(None)?;
+        for row in sight.rows().iter().filter(|row| row.id != id) {
+            let details = details.iter().find(|details| details.domid == row.domid);
+            others.push((row.name.clone(), self.images_of(row, details)?));
+        }
+        let theirs: Vec<&PathBuf> = others.iter().flat_map(|(_, images)| images.all()).collect();
+        if !theirs.is_empty() {
+            known.extend(self.identities(theirs.into_iter())?);
+        }
+        for (name, theirs) in &others {
+            images.fit(theirs, name, &known)?;
+        }
+        Ok(claim)
+    }
+
+    /// Xen knows of the first image of each disk only, and of none once the QEMU of an HVM guest has died; of our domains we
+    /// know the others.
+    fn images_of(&self, row: &Row, details: Option<&Details>) -> Result<Images> {
+        let run = self.definitions.read(row.id, Kept::Run)?;
+        let mut images = run.map(|run| Images::of(&run.spec)).unwrap_or_default();
+        for disk in details.iter().flat_map(|details| &details.disks).filter(|disk| disk.path.starts_with('/')) {
+            let files = if disk.writable { &mut images.written } else { &mut images.read };
+            files.push(PathBuf::from(&disk.path));
+        }
+        Ok(images)
+    }
+
+    /// A child looks, because what it looks at may be on a mount that is dead.
+    fn identities<'a>(&self, files: impl Iterator<Item = &'a PathBuf>) -> Result<Identities> {
+        let files: Vec<&PathBuf> = files.collect();
+        if files.is_empty() {
+            return Ok(Identities::new());
+        }
+        let args = ["-L", "-c", STAT_FORMAT, "--"].map(std::ffi::OsString::from);
+        let args = args.into_iter().chain(files.into_iter().map(|file| file.clone().into_os_string()));
+        let command = Command::new("stat", self.options.call_timeout).args(args);
+        let mut lines = Vec::new();
+        let never = AtomicBool::new(false);
+        let mut watch = Watch { cancel: &never, line: &mut |line| lines.push(line.to_owned()), lost: &|_| None };
+        match self.runner.run(&command, &mut watch) {
+            // One that is missing is no line, and a failure.
+            Err(error) if !errors::said_no(&error) => Err(error.into()),
+            _ => Ok(images::identities(&lines)),
+        }
+    }
+}

@@ -1,0 +1,549 @@
+//! Xen through its own tool `xl`, in a control domain.
+//!
+//! What Xen says of its domains is the truth; a domain is found by its uuid, and commands are given the number of one
+//! incarnation of it, which no other will ever have. What Xen does not keep, definitions and the images below a disk, lies in
+//! a directory of ours. Every command has a deadline; one that overruns is ended with all that it started.
+
+mod claims;
+mod config_file;
+mod definitions;
+mod devices;
+mod errors;
+mod host;
+mod hotplug;
+mod images;
+mod monitors;
+mod parse;
+mod power;
+mod seen;
+mod syntax;
+mod watch;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use self::claims::Claims;
+use self::config_file::ConfigFile;
+use self::definitions::{Definitions, Kept};
+use self::devices::MAX_DISKS;
+use self::parse::{Details, Row, RunState};
+use self::seen::{Age, Seen, Sight};
+use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb, bridges};
+use crate::error::{Error, ErrorKind, Result};
+use crate::exec::{Command, ExecError, Output, Runner};
+use crate::model::{
+    DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, Mac, MiB, NicSpec, PowerState,
+    VmId, VolumeSource,
+};
+
+pub(super) use host::is_control_domain;
+
+/// Who refuses.
+const BY: &str = "Xen";
+
+/// What a guest is on Xen, and what it boots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guest {
+    /// A whole machine with a BIOS; it boots its first disk, else its disc.
+    Hvm,
+    /// Its kernel knows Xen.
+    Pv(Boot),
+    /// As PV, with the processor's help instead of Xen's for its memory.
+    Pvh(Boot),
+}
+
+/// What a guest without a BIOS boots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Boot {
+    /// Files of this host.
+    Kernel { kernel: PathBuf, ramdisk: Option<PathBuf>, cmdline: String },
+    /// A program of Xen that finds a kernel in the first disk: `pygrub`.
+    Loader(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Hvm,
+    Pv,
+    Pvh,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Hvm => "hvm",
+            Self::Pv => "pv",
+            Self::Pvh => "pvh",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::Hvm, Self::Pv, Self::Pvh].into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+impl Guest {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Hvm => Kind::Hvm,
+            Self::Pv(_) => Kind::Pv,
+            Self::Pvh(_) => Kind::Pvh,
+        }
+    }
+
+    fn kernel_files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Pv(Boot::Kernel { kernel, ramdisk, .. }) | Self::Pvh(Boot::Kernel { kernel, ramdisk, .. }) => {
+                std::iter::once(kernel).chain(ramdisk).cloned().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct XlOptions {
+    /// Where definitions are kept.
+    pub dir: PathBuf,
+    /// What guests that are defined from now on are.
+    pub guest: Guest,
+    /// Whether a screen asks for its password. QEMU as Debian 12 builds it for Xen cannot, and then no guest starts; without
+    /// it everybody who can reach this host's loopback address reaches the screen.
+    pub screen_password: bool,
+    /// The deadline of a call that only asks or tells Xen.
+    pub call_timeout: Duration,
+    /// The deadline of starting, powering off and plugging in, for which Xen runs scripts and waits for QEMU.
+    pub power_timeout: Duration,
+    /// How long a guest may take to acknowledge that it was asked to power off or reboot.
+    pub request_timeout: Duration,
+    /// How long a guest may take to let go of a device. Xen itself gives up after 10 s.
+    pub device_timeout: Duration,
+}
+
+impl XlOptions {
+    /// HVM guests, and what suits a host that is not overloaded.
+    pub fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            guest: Guest::Hvm,
+            screen_password: false,
+            call_timeout: Duration::from_secs(20),
+            power_timeout: Duration::from_secs(120),
+            request_timeout: Duration::from_secs(5),
+            device_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+pub struct XlHypervisor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: XlOptions,
+    runner: Arc<dyn Runner>,
+    definitions: Definitions,
+    seen: Seen,
+    claims: Claims,
+    /// Shared by those who start a domain; alone, crashed ones are ended.
+    starting: RwLock<()>,
+}
+
+impl XlHypervisor {
+    /// Looks at files of this host only. `Invalid` when it is no control domain of Xen, or we are not its root.
+    pub fn new(options: XlOptions, runner: Arc<dyn Runner>) -> Result<Self> {
+        host::check()?;
+        Self::with_runner(options, runner)
+    }
+
+    fn with_runner(options: XlOptions, runner: Arc<dyn Runner>) -> Result<Self> {
+        let definitions = Definitions::open(&options.dir)?;
+        let inner = Inner {
+            options,
+            runner,
+            definitions,
+            seen: Seen::default(),
+            claims: Claims::default(),
+            starting: RwLock::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::new(ErrorKind::Unsupported { what: what.to_owned(), by: BY.to_owned() })
+}
+
+fn is_active(row: &Row) -> bool {
+    matches!(row.state, RunState::Running | RunState::Paused)
+}
+
+impl Inner {
+    fn tool<A: Into<OsString>>(
+        &self,
+        program: &str,
+        deadline: Duration,
+        args: impl IntoIterator<Item = A>,
+    ) -> Result<Output, ExecError> {
+        self.runner.run_quietly(&Command::new(program, deadline).args(args).for_the_host())
+    }
+
+    fn xl<A: Into<OsString>>(
+        &self,
+        deadline: Duration,
+        args: impl IntoIterator<Item = A>,
+    ) -> Result<Output, ExecError> {
+        self.tool("xl", deadline, args)
+    }
+
+    /// Of one domain by its number, or of all.
+    fn details(&self, domid: Option<u32>) -> Result<Vec<Details>> {
+        let args = ["list".to_owned(), "-l".to_owned()].into_iter().chain(domid.map(|domid| domid.to_string()));
+        let said = self.xl(self.options.call_timeout, args).map_err(errors::explain)?;
+        parse::details(&said.stdout)
+    }
+
+    fn details_of(&self, row: &Row) -> Result<Details> {
+        let found = self.details(Some(row.domid))?.into_iter().find(|details| details.domid == row.domid);
+        found.ok_or_else(|| Error::refused(BY, format!("domain {} ended meanwhile", row.domid)))
+    }
+
+    /// The domain, if it is as the verb needs it. What was seen within the last second will do for going ahead, but not for a
+    /// refusal.
+    fn find(&self, verb: Verb, id: VmId, fits: impl Fn(&Row) -> bool) -> Result<Row> {
+        for age in [Age::Recent, Age::Fresh] {
+            let sight = self.look(age)?;
+            if let Some(row) = sight.row(id).filter(|row| fits(row)) {
+                return Ok(row.clone());
+            }
+            if age == Age::Fresh {
+                return Err(refusal(verb, id, &sight));
+            }
+        }
+        Err(Error::internal("a look that neither found nor refused"))
+    }
+
+    fn find_active(&self, verb: Verb, id: VmId) -> Result<Row> {
+        self.find(verb, id, is_active)
+    }
+
+    /// One command to one domain. When it fails because the domain is not any more as it was when we looked, that is said.
+    fn act(
+        &self,
+        verb: Verb,
+        id: VmId,
+        fits: impl Fn(&Row) -> bool,
+        command: impl FnOnce(&Row) -> Result<()>,
+    ) -> Result<()> {
+        let row = self.find(verb, id, &fits)?;
+        let done = command(&row);
+        self.seen.touch();
+        match done {
+            Err(error) if matches!(error.kind(), ErrorKind::Refused { .. }) => {
+                let sight = self.look(Age::Fresh)?;
+                match sight.row(id) {
+                    Some(now) if now.domid == row.domid && fits(now) => Err(error),
+                    _ => Err(refusal(verb, id, &sight).caused_by(error)),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// `xl VERB DOMID ARGS…`, for which Xen waits for nobody.
+    fn tell<const N: usize>(&self, row: &Row, verb: &str, args: [String; N]) -> Result<()> {
+        let words = [verb.to_owned(), row.domid.to_string()].into_iter().chain(args);
+        self.xl(self.options.call_timeout, words).map(drop).map_err(errors::explain)
+    }
+
+    fn defined(&self, id: VmId) -> Result<Option<Definition>> {
+        let sight = self.look(Age::Recent)?;
+        let details = match sight.row(id) {
+            Some(row) => self.details(Some(row.domid))?.into_iter().find(|details| details.domid == row.domid),
+            None => None,
+        };
+        let Some(file) = self.definitions.read(id, Kept::Definition)? else {
+            return Ok(details.map(foreign));
+        };
+        let spec = &file.spec;
+        let mut definition = Definition {
+            name: config_file::domain_name(id),
+            vcpus: spec.vcpus,
+            memory: spec.memory,
+            max_memory: spec.max_memory,
+            disks: spec.disks.iter().map(defined_disk).collect(),
+            macs: spec.nics.iter().map(|nic| nic.mac).collect(),
+            files: files(spec),
+        };
+        definition.disks.sort_by_key(|disk| disk.order);
+        definition.macs.sort();
+        if let Some(details) = details {
+            definition.files.extend(live_files(&details).filter(|file| file != self.definitions.blank()));
+            if let Some(run) = self.definitions.read(id, Kept::Run)? {
+                definition.files.extend(files(&run.spec));
+            }
+        }
+        Ok(Some(definition))
+    }
+
+    /// The images of a disk as it was started or plugged in: Xen tells the first one only.
+    fn chain(&self, id: VmId, order: u32, verb: Verb) -> Result<Vec<VolumeSource>> {
+        let row = self.find_active(verb, id)?;
+        let details = self.details_of(&row)?;
+        let place = devices::place(details.kind, order);
+        let none = || Error::refused(BY, format!("vm {id} has no disk {order}"));
+        let disk = details.disks.into_iter().find(|disk| disk.place == place).ok_or_else(none)?;
+        let leaf = VolumeSource::File(PathBuf::from(&disk.path));
+        let run = self.definitions.read(id, Kept::Run)?;
+        let known = run.iter().flat_map(|run| &run.spec.disks).find(|disk| disk.order == order && disk.source == leaf);
+        Ok(match known {
+            Some(disk) => disk.chain().into_iter().map(|layer| layer.source).collect(),
+            None => vec![leaf],
+        })
+    }
+
+    /// Of a running or paused guest, which has such a disk: none of them can be moved yet.
+    fn no_live_chains(&self, id: VmId, order: Option<u32>, verb: Verb) -> Result<()> {
+        match order {
+            Some(order) => self.chain(id, order, verb).map(drop)?,
+            None => drop(self.find_active(verb, id)?),
+        }
+        Err(unsupported("move the data of a disk while its guest runs; shut the vm down first"))
+    }
+}
+
+/// Why the verb does nothing to it.
+fn refusal(verb: Verb, id: VmId, sight: &Sight) -> Error {
+    match sight.state(id) {
+        None => Error::not_found("vm", id),
+        Some(_) if sight.is_rebooting(id) => Error::refused(BY, format!("vm {id} is rebooting; ask again in a moment")),
+        Some(state) => verb.wrong_state(id, state),
+    }
+}
+
+fn path(VolumeSource::File(file): &VolumeSource) -> PathBuf {
+    file.clone()
+}
+
+fn files(spec: &DomainSpec) -> std::collections::BTreeSet<PathBuf> {
+    let images = spec.disks.iter().flat_map(DiskSpec::chain).map(|layer| path(&layer.source));
+    images.chain(spec.disc.iter().map(path)).chain(spec.console.iter().map(path)).collect()
+}
+
+fn live_files(details: &Details) -> impl Iterator<Item = PathBuf> {
+    details.disks.iter().map(|disk| PathBuf::from(&disk.path)).filter(|file| file.is_absolute())
+}
+
+fn defined_disk(disk: &DiskSpec) -> DefinedDisk {
+    DefinedDisk { order: Some(disk.order), file: Some(path(&disk.source)), format: disk.format.word().to_owned() }
+}
+
+/// Somebody else's domain is as it runs; there is nothing else of it.
+fn foreign(details: Details) -> Definition {
+    let kind = details.kind;
+    let mut disks: Vec<DefinedDisk> = details
+        .disks
+        .iter()
+        .filter(|disk| disk.writable)
+        .map(|disk| DefinedDisk {
+            order: devices::order(kind, &disk.place),
+            file: Some(PathBuf::from(&disk.path)).filter(|file| file.is_absolute()),
+            format: disk.format.clone(),
+        })
+        .collect();
+    disks.sort_by_key(|disk| disk.order);
+    let mut macs: Vec<Mac> = details.nics.iter().filter_map(|nic| nic.mac.parse().ok()).collect();
+    macs.sort();
+    Definition {
+        vcpus: details.vcpus,
+        memory: details.memory,
+        max_memory: details.max_memory,
+        disks,
+        macs,
+        files: live_files(&details).collect(),
+        name: details.name,
+    }
+}
+
+impl Hypervisor for XlHypervisor {
+    fn kind(&self) -> &'static str {
+        "xl"
+    }
+
+    fn info(&self) -> Result<HypervisorInfo> {
+        let said = self.inner.xl(self.inner.options.call_timeout, ["info"]).map_err(errors::explain)?;
+        let info = parse::info(&said.stdout)?;
+        Ok(HypervisorInfo { version: format!("Xen {}", info.version), cpus: info.cpus, memory: info.memory })
+    }
+
+    fn capabilities(&self, _spec: &DomainSpec) -> Capabilities {
+        Capabilities {
+            formats: &[Format::Qcow2, Format::Raw],
+            max_vcpus: 32,
+            max_disks: MAX_DISKS,
+            max_nics: 8,
+            user_network: false,
+            pause: true,
+            live_vcpus: true,
+            live_memory: true,
+            live_disks: true,
+            live_nics: true,
+            live_disc: self.inner.options.guest.kind() == Kind::Hvm,
+            live_chains: false,
+            mac_prefix: [0x00, 0x16, 0x3e],
+        }
+    }
+
+    fn domains(&self) -> Result<Vec<DomainStatus>> {
+        self.inner.statuses(Age::Recent)
+    }
+
+    fn domain(&self, id: VmId) -> Result<Option<DomainStatus>> {
+        let sight = self.inner.look(Age::Recent)?;
+        Ok(self.inner.status(&sight, id))
+    }
+
+    fn defined(&self, id: VmId) -> Result<Option<Definition>> {
+        self.inner.defined(id)
+    }
+
+    fn define(&self, spec: &DomainSpec) -> Result<()> {
+        let options = &self.inner.options;
+        let screen = options.screen_password.then(|| spec.vnc_password.clone());
+        let file = ConfigFile { spec: spec.clone(), guest: options.guest.clone(), screen };
+        let done = self.inner.definitions.write(&file, Kept::Definition);
+        self.inner.seen.touch();
+        done
+    }
+
+    fn undefine(&self, id: VmId) -> Result<()> {
+        let sight = self.inner.look(Age::Fresh)?;
+        let state = sight.state(id).unwrap_or(PowerState::Shutdown);
+        if state.is_active() {
+            return Err(Verb::Undefine.wrong_state(id, state));
+        }
+        // What is left of its last run would be a stranger's from then on.
+        self.inner.end_all(id, &sight)?;
+        let done = self.inner.definitions.forget(id);
+        self.inner.seen.touch();
+        done
+    }
+
+    fn start(&self, id: VmId, how: Start) -> Result<()> {
+        self.inner.start(id, how)
+    }
+
+    fn request_shutdown(&self, id: VmId) -> Result<()> {
+        self.inner.request(Verb::RequestShutdown, id, "shutdown")
+    }
+
+    fn request_reboot(&self, id: VmId) -> Result<()> {
+        self.inner.request(Verb::RequestReboot, id, "reboot")
+    }
+
+    fn destroy(&self, id: VmId) -> Result<()> {
+        self.inner.destroy(id)
+    }
+
+    fn pause(&self, id: VmId) -> Result<()> {
+        self.inner.act(Verb::Pause, id, is_active, |row| self.inner.tell(row, "pause", []))
+    }
+
+    fn unpause(&self, id: VmId) -> Result<()> {
+        let is_paused = |row: &Row| row.state == RunState::Paused;
+        self.inner.act(Verb::Unpause, id, is_paused, |row| self.inner.tell(row, "unpause", []))
+    }
+
+    fn set_vcpus(&self, id: VmId, count: u32) -> Result<()> {
+        self.inner.set_vcpus(id, count)
+    }
+
+    fn set_memory(&self, id: VmId, memory: MiB) -> Result<()> {
+        self.inner.act(Verb::SetMemory, id, is_active, |row| {
+            let most = self.inner.details_of(row)?.max_memory;
+            if memory > most {
+                return Err(Error::refused(BY, format!("the guest was started with at most {most} MiB")));
+            }
+            self.inner.tell(row, "mem-set", [format!("{memory}m")])
+        })
+    }
+
+    fn memory(&self, id: VmId) -> Result<MiB> {
+        self.inner.find_active(Verb::Memory, id).map(|row| row.memory)
+    }
+
+    fn size(&self, id: VmId) -> Result<GuestSize> {
+        let row = self.inner.find_active(Verb::Size, id)?;
+        let details = self.inner.details_of(&row)?;
+        Ok(GuestSize { vcpus: self.inner.vcpus(&row)?, max_memory: details.max_memory })
+    }
+
+    fn attach_disk(&self, id: VmId, disk: &DiskSpec) -> Result<()> {
+        self.inner.attach_disk(id, disk)
+    }
+
+    fn detach_disk(&self, id: VmId, order: u32) -> Result<()> {
+        self.inner.detach_disk(id, order)
+    }
+
+    fn attach_nic(&self, id: VmId, nic: &NicSpec) -> Result<()> {
+        self.inner.attach_nic(id, nic)
+    }
+
+    fn detach_nic(&self, id: VmId, mac: Mac) -> Result<()> {
+        self.inner.detach_nic(id, mac)
+    }
+
+    fn change_disc(&self, id: VmId, disc: Option<&VolumeSource>) -> Result<()> {
+        self.inner.change_disc(id, disc)
+    }
+
+    fn chain(&self, id: VmId, order: u32) -> Result<Vec<VolumeSource>> {
+        self.inner.chain(id, order, Verb::Chain)
+    }
+
+    fn overlay_disks(&self, id: VmId, overlays: &[DiskSpec]) -> Result<()> {
+        self.inner.no_live_chains(id, overlays.first().map(|disk| disk.order), Verb::OverlayDisks)
+    }
+
+    fn start_block_job(&self, id: VmId, order: u32, _job: &BlockJob) -> Result<()> {
+        self.inner.no_live_chains(id, Some(order), Verb::StartBlockJob)
+    }
+
+    fn block_job(&self, id: VmId, order: u32) -> Result<Option<BlockJobStatus>> {
+        self.inner.chain(id, order, Verb::BlockJob).map(|_| None)
+    }
+
+    fn pivot(&self, id: VmId, order: u32) -> Result<()> {
+        self.inner.chain(id, order, Verb::Pivot)?;
+        Err(super::not_ready(id, order))
+    }
+
+    /// There never is one.
+    fn abort_block_job(&self, _id: VmId, _order: u32) -> Result<()> {
+        Ok(())
+    }
+
+    /// Xen has no way to an agent.
+    fn agent_answers(&self, id: VmId) -> Result<bool> {
+        self.inner.find_active(Verb::AgentAnswers, id).map(|_| false)
+    }
+
+    fn watch(&self, changed: Changed) {
+        watch::start(&self.inner, changed);
+    }
+
+    fn has_bridge(&self, name: &str) -> Result<bool> {
+        bridges::host_has_bridge(name)
+    }
+}
+
+/// Whether there is something at this path, without a look through a mount that may be dead.
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! Start, end, and what a guest is asked.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::exec::Failure;
+use crate::hypervisor::{Start, Verb};
+use crate::model::{NicLink, VmId};
+
+use super::config_file::ConfigFile;
+use super::definitions::Kept;
+use super::images::Images;
+use super::parse::{Row, RunState};
+use super::seen::{Age, Sight};
+use super::{BY, Inner, bridges, errors};
+
+/// How long a guest that is just rebooting may take to be back, so that it can be ended.
+const REBOOT: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_millis(100);
+
+impl Inner {
+    pub(super) fn start(&self, id: VmId, how: Start) -> Result<()> {
+        let _nobody_cleans_up = self.starting.read().unwrap_or_else(PoisonError::into_inner);
+        let file = self.definitions.read(id, Kept::Definition)?;
+        // A refusal is for what is so now.
+        if self.may_start(id, &*self.look(Age::Recent)?).is_err() {
+            self.may_start(id, &*self.look(Age::Fresh)?)?;
+        }
+        let file = file.ok_or_else(|| Error::not_found("vm", id))?;
+        let mut images = Images::of(&file.spec);
+        images.read.extend(file.guest.kernel_files());
+        bridges_are_there(&file)?;
+        console_has_a_place(&file)?;
+        let claim = self.claim(id, &images)?;
+        // Made after the claim.
+        let sight = self.look(Age::Recent)?;
+        self.may_start(id, &sight)?;
+        // What is left of a run that ended holds memory, and would be taken for the new one.
+        self.end_all(id, &sight)?;
+        self.definitions.write(&file, Kept::Run)?;
+        let done = self.create(id, how);
+        if done.is_err() {
+            self.undo_start(id);
+        }
+        self.seen.touch();
+        drop(claim);
+        done
+    }
+
+    /// Xen would start it a second time.
+    fn may_start(&self, id: VmId, sight: &Sight) -> Result<()> {
+        if sight.rows_of(id).any(Row::is_in_transit) {
+            return Err(Error::refused(BY, format!("vm {id} is on its way between two hosts")));
+        }
+        match sight.state(id) {
+            Some(state) if state.is_active() => return Err(Verb::Start.wrong_state(id, state)),
+            _ => {}
+        }
+        match sight.rows_of(id).find(|row| row.state == RunState::Dying) {
+            Some(row) => {
+                let why = format!("domain {} of its last run is still being torn down; try again", row.domid);
+                Err(Error::refused(BY, why))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn create(&self, id: VmId, how: Start) -> Result<()> {
+        let file = self.definitions.path(id, Kept::Run).into_os_string();
+        let args = match how {
+            Start::Running => vec!["create".into(), "-q".into(), file],
+            Start::Paused => vec!["create".into(), "-q".into(), "-p".into(), file],
+        };
+        self.xl(self.options.power_timeout, args).map_err(errors::explain)?;
+        self.definitions.remove(id, Kept::Crash)
+    }
+
+    /// A failed start leaves nothing: `xl` cleans up after itself unless it was killed.
+    fn undo_start(&self, id: VmId) {
+        let left = self.look(Age::Fresh).and_then(|sight| self.end_all(id, &sight));
+        if let Err(why) = left.and_then(|()| self.definitions.remove(id, Kept::Run)) {
+            tracing::warn!(vm = %id, error = why.story(), "what is left of a failed start could not be removed");
+        }
+    }
+
+    /// Ends everything of this uuid.
+    pub(super) fn end_all(&self, id: VmId, sight: &Sight) -> Result<()> {
+        for row in sight.rows_of(id).filter(|row| !row.is_in_transit()) {
+            self.end(row)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(&self, row: &Row) -> Result<()> {
+        let done = self.xl(self.options.power_timeout, ["destroy".to_owned(), row.domid.to_string()]);
+        self.seen.touch();
+        match done {
+            Ok(_) => Ok(()),
+            // It may have ended by itself meanwhile, or be half way.
+            Err(error) if errors::said_no(&error) => {
+                let sight = self.look(Age::Fresh)?;
+                let now = sight.rows().iter().find(|now| now.domid == row.domid);
+                if now.is_some_and(|now| now.state != RunState::Dying) { Err(errors::explain(error)) } else { Ok(()) }
+            }
+            Err(error) => Err(errors::explain(error)),
+        }
+    }
+
+    pub(super) fn destroy(&self, id: VmId) -> Result<()> {
+        let deadline = Instant::now() + REBOOT;
+        loop {
+            let sight = self.look(Age::Fresh)?;
+            self.end_all(id, &sight)?;
+            if sight.is_rebooting(id) && Instant::now() < deadline {
+                std::thread::sleep(TICK);
+                continue;
+            }
+            // Without it nobody waits for the guest to come back.
+            if sight.has_run(id) {
+                self.definitions.remove(id, Kept::Run)?;
+                self.seen.touch();
+            }
+            return Ok(());
+        }
+    }
+
+    /// Asks once, by Xen's own channel; a guest that has none is pressed the power button of.
+    pub(super) fn request(&self, verb: Verb, id: VmId, word: &str) -> Result<()> {
+        let is_running = |row: &Row| row.state == RunState::Running;
+        self.act(verb, id, is_running, |row| {
+            let args = [word.to_owned(), "-F".to_owned(), row.domid.to_string()];
+            match self.xl(self.options.request_timeout, args) {
+                Ok(_) => Ok(()),
+                // It was asked, and says nothing.
+                Err(error) if matches!(error.failure, Failure::Timeout(_)) => Ok(()),
+                Err(error) if error.stderr.contains("didn't acknowledge") => Ok(()),
+                Err(error) => Err(errors::explain(error)),
+            }
+        })
+    }
+
+    /// Notes that guests of ours crashed, and frees what they hold.
+    pub(super) fn clean_up(&self, sight: &Sight) -> Result<()> {
+        let is_ours = |sight: &Sight, row: &Row| {
+            row.state == RunState::Crashed && sight.is_defined(row.id) && !row.is_in_transit()
+        };
+        if !sight.rows().iter().any(|row| is_ours(sight, row)) {
+            return Ok(());
+        }
+        // A start does this by itself, and what it starts must not be taken for what crashed.
+        let Ok(_nobody_starts) = self.starting.try_write() else { return Ok(()) };
+        let sight = self.look(Age::Fresh)?;
+        for row in sight.rows().iter().filter(|row| is_ours(&sight, row)) {
+            // First, or a death of ours in between would make it look as if it had ended in order.
+            self.definitions.mark_crashed(row.id)?;
+            self.end(row)?;
+            self.definitions.remove(row.id, Kept::Run)?;
+            tracing::warn!(vm = %row.id, domain = row.domid, "a guest crashed");
+        }
+        Ok(())
+    }
+}
+
+fn bridges_are_there(file: &ConfigFile) -> Result<()> {
+    for nic in &file.spec.nics {
+        if let NicLink::Bridge(name) = &nic.link {
+            has_bridge(name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Xen's scripts would find out in the middle, and leave half an interface.
+pub(super) fn has_bridge(name: &str) -> Result<()> {
+    if bridges::host_has_bridge(name)? {
+        return Ok(());
+    }
+    Err(Error::refused(BY, format!("this host has no bridge {name}")))
+}
+
+fn console_has_a_place(file: &ConfigFile) -> Result<()> {
+    let Some(console) = &file.spec.console else { return Ok(()) };
+    let console = super::path(console);
+    if super::exists(&console) {
+        return Ok(());
+    }
+    Err(Error::refused(BY, format!("{}: No such file or directory", console.display())))
+}
+
+/// The error of a guest that keeps a device.
+pub(super) fn holds_on(id: VmId, what: &str, after: Duration) -> Error {
+    Error::new(ErrorKind::Timeout { action: format!("the guest of vm {id} did not let go of its {what}"), after })
+}

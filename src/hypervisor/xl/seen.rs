@@ -1,0 +1,210 @@
+//! What Xen last said of all its guests, shared by whoever asks: at most one list a second, however many ask, and a new one
+//! after each change of ours.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{DomainStatus, PowerState, VmId, VncEndpoint};
+
+use super::definitions::{Kept, Known};
+use super::parse::{self, Row, RunState};
+use super::{Inner, errors, monitors};
+
+/// A list is good for so long, unless we changed something.
+pub(super) const GOOD_FOR: Duration = Duration::from_secs(1);
+/// A guest whose screen is not found so often has none.
+const SCREEN_TRIES: u32 = 5;
+
+/// How old an answer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Age {
+    Recent,
+    /// Asked for after the call.
+    Fresh,
+}
+
+/// One look at everything.
+#[derive(Debug)]
+pub(super) struct Sight {
+    rows: Vec<Row>,
+    known: BTreeMap<VmId, Known>,
+    /// Not in the list for the moment, and about to be again.
+    rebooting: HashSet<VmId>,
+}
+
+impl Sight {
+    /// The domain that is this VM here. Two may have one uuid; the one that runs is meant.
+    pub(super) fn row(&self, id: VmId) -> Option<&Row> {
+        let rows = self.rows.iter().filter(|row| row.id == id && !row.is_in_transit());
+        rows.max_by_key(|row| matches!(row.state, RunState::Running | RunState::Paused))
+    }
+
+    /// Everything of this uuid, on the way as well.
+    pub(super) fn rows_of(&self, id: VmId) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.id == id)
+    }
+
+    pub(super) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    pub(super) fn is_defined(&self, id: VmId) -> bool {
+        self.known.get(&id).is_some_and(|known| known.defined)
+    }
+
+    pub(super) fn has_run(&self, id: VmId) -> bool {
+        self.known.get(&id).is_some_and(|known| known.run)
+    }
+
+    pub(super) fn is_rebooting(&self, id: VmId) -> bool {
+        self.rebooting.contains(&id) || self.row(id).is_some_and(|row| row.state == RunState::Rebooting)
+    }
+
+    /// `None`: neither Xen nor we know it.
+    pub(super) fn state(&self, id: VmId) -> Option<PowerState> {
+        if let Some(row) = self.row(id) {
+            return Some(match row.state {
+                RunState::Running | RunState::Rebooting => PowerState::Running,
+                RunState::Paused => PowerState::Paused,
+                RunState::Crashed => PowerState::Crashed,
+                RunState::Shutdown | RunState::Dying => PowerState::Shutdown,
+            });
+        }
+        let known = self.known.get(&id).filter(|known| known.defined)?;
+        Some(match known {
+            _ if self.is_rebooting(id) => PowerState::Running,
+            Known { crashed: true, .. } => PowerState::Crashed,
+            _ => PowerState::Shutdown,
+        })
+    }
+
+    fn ids(&self) -> HashSet<VmId> {
+        let live = self.rows.iter().map(|row| row.id);
+        live.chain(self.known.keys().copied()).collect()
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Seen {
+    last: Mutex<Last>,
+    /// When we last changed something; what was asked before does not show it.
+    touched: Mutex<Option<Instant>>,
+    screens: Mutex<HashMap<u32, Screen>>,
+    /// Counts our changes, for the one who watches.
+    pub(super) changes: Mutex<u64>,
+    pub(super) changed: Condvar,
+}
+
+#[derive(Default)]
+struct Last {
+    begun: Option<Instant>,
+    answer: Option<Result<Arc<Sight>, ErrorKind>>,
+}
+
+/// Where it is, or how often it was not found.
+enum Screen {
+    At(VncEndpoint),
+    Missed(u32),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Seen {
+    /// After something of ours, whether it worked or not.
+    pub(super) fn touch(&self) {
+        *lock(&self.touched) = Some(Instant::now());
+        *lock(&self.changes) += 1;
+        self.changed.notify_all();
+    }
+}
+
+impl Inner {
+    /// Blocks for one list at most: who asks while another one's is on its way, and would be served by it, waits for that.
+    pub(super) fn look(&self, age: Age) -> Result<Arc<Sight>> {
+        let asked = Instant::now();
+        let mut last = lock(&self.seen.last);
+        let touched = *lock(&self.seen.touched);
+        if let (Some(begun), Some(answer)) = (last.begun, &last.answer) {
+            let is_new = begun >= asked;
+            let is_good = age == Age::Recent && begun.elapsed() < GOOD_FOR && answer.is_ok();
+            if touched.is_none_or(|touched| begun > touched) && (is_new || is_good) {
+                return answer.clone().map_err(Error::new);
+            }
+        }
+        last.begun = Some(Instant::now());
+        let answer = self.list().map(Arc::new);
+        last.answer = Some(match &answer {
+            Ok(sight) => Ok(Arc::clone(sight)),
+            Err(error) => Err(error.kind().clone()),
+        });
+        answer
+    }
+
+    fn list(&self) -> Result<Sight> {
+        // Before the list: what is started meanwhile has its row, what ends meanwhile is seen next time.
+        let known = self.definitions.all()?;
+        let starting = self.claims.holders();
+        let said = self.xl(self.options.call_timeout, ["list", "-v"]).map_err(errors::explain)?;
+        let rows = parse::list(&said.stdout)?;
+        let live: HashSet<VmId> = rows.iter().map(|row| row.id).collect();
+        let gone: Vec<VmId> = known
+            .iter()
+            .filter(|(id, known)| known.run && !live.contains(id) && !starting.contains(id))
+            .map(|(id, _)| *id)
+            .collect();
+        let mut rebooting = HashSet::new();
+        if !gone.is_empty() {
+            let file = |id: &VmId| self.definitions.path(*id, Kept::Run);
+            let living = monitors::of(&gone.iter().map(file).collect::<Vec<_>>());
+            for id in gone {
+                if living.contains(&file(&id)) {
+                    rebooting.insert(id);
+                }
+            }
+        }
+        let domids: HashSet<u32> = rows.iter().map(|row| row.domid).collect();
+        lock(&self.seen.screens).retain(|domid, _| domids.contains(domid));
+        Ok(Sight { rows, known, rebooting })
+    }
+
+    pub(super) fn status(&self, sight: &Sight, id: VmId) -> Option<DomainStatus> {
+        let state = sight.state(id)?;
+        let row = sight.row(id).filter(|_| state.is_active());
+        Some(DomainStatus { id, state, vnc: row.and_then(|row| self.screen(row.domid, sight.is_defined(id))) })
+    }
+
+    pub(super) fn statuses(&self, age: Age) -> Result<Vec<DomainStatus>> {
+        let sight = self.look(age)?;
+        let mut ids: Vec<VmId> = sight.ids().into_iter().collect();
+        ids.sort_unstable();
+        Ok(ids.into_iter().filter_map(|id| self.status(&sight, id)).collect())
+    }
+
+    /// Asked of Xen once for each domain: it cannot move while that lives.
+    fn screen(&self, domid: u32, ours: bool) -> Option<VncEndpoint> {
+        let misses = match lock(&self.seen.screens).get(&domid) {
+            Some(Screen::At(endpoint)) => return Some(endpoint.clone()),
+            Some(Screen::Missed(often)) if *often >= SCREEN_TRIES => return None,
+            Some(Screen::Missed(often)) => *often,
+            None => 0,
+        };
+        let console = format!("/local/domain/{domid}/console");
+        let read = |key: &str| {
+            let asked = self.tool("xenstore-read", self.options.call_timeout, [format!("{console}/{key}")]);
+            asked.ok().map(|said| said.stdout)
+        };
+        let endpoint = read("vnc-port").and_then(|said| parse::port(&said).ok()).map(|port| {
+            let host = if ours { None } else { read("vnc-listen") };
+            let host = host.and_then(|said| String::from_utf8(said).ok());
+            let host = host.map(|host| host.trim().to_owned()).filter(|host| !host.is_empty());
+            VncEndpoint { host: host.unwrap_or_else(|| super::config_file::VNC_LISTEN.to_owned()), port }
+        });
+        let learned = endpoint.clone().map_or(Screen::Missed(misses + 1), Screen::At);
+        lock(&self.seen.screens).insert(domid, learned);
+        endpoint
+    }
+}

@@ -1,0 +1,338 @@
+//! The backend over a scripted `xl`: what it is told, how often, and what is made of its answers.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::exec::{Failure, Watch};
+use crate::model::{NicLink, Secret};
+
+/// What a command did when it was recorded, or shall do.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Transcript {
+    pub(super) exit: i32,
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: String,
+}
+
+/// A command as it went on a real Xen.
+pub(super) fn transcript(name: &str) -> Transcript {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/transcripts/xl-4.17/{name}.txt"));
+    let text = std::fs::read_to_string(file).unwrap();
+    let (head, rest) = text.split_once("--- stdout\n").unwrap();
+    let (stdout, stderr) = rest.split_once("--- stderr\n").unwrap();
+    let exit = head.lines().find_map(|line| line.strip_prefix("exit: ")).unwrap().parse().unwrap();
+    Transcript { exit, stdout: stdout.into(), stderr: stderr.to_owned() }
+}
+
+fn said(stdout: &str) -> Option<Transcript> {
+    Some(Transcript { stdout: stdout.into(), ..Transcript::default() })
+}
+
+fn failed(stderr: &str) -> Option<Transcript> {
+    Some(Transcript { exit: 1, stderr: stderr.to_owned(), ..Transcript::default() })
+}
+
+/// A definition of a guest without devices.
+pub(super) fn definition(id: &str) -> ConfigFile {
+    let boot = Boot::Kernel { kernel: "/bin/true".into(), ramdisk: None, cmdline: String::new() };
+    ConfigFile {
+        spec: DomainSpec {
+            id: id.parse().unwrap(),
+            title: String::new(),
+            vcpus: 1,
+            max_vcpus: 2,
+            memory: MiB(32),
+            max_memory: MiB(64),
+            disks: Vec::new(),
+            nics: Vec::new(),
+            disc: None,
+            console: None,
+            vnc_password: Secret::new(String::new()),
+        },
+        guest: Guest::Pv(boot),
+        screen: None,
+    }
+}
+
+type Script = Box<dyn Fn(&str) -> Option<Transcript> + Send + Sync>;
+
+/// Answers what the script says; `None`: it overruns its deadline.
+struct Scripted {
+    script: Script,
+    told: Mutex<Vec<String>>,
+}
+
+impl Runner for Scripted {
+    fn run(&self, command: &Command, watch: &mut Watch<'_>) -> Result<Output, ExecError> {
+        assert!(command.deadline > Duration::ZERO);
+        let words: Vec<String> = std::iter::once(&command.program)
+            .chain(&command.args)
+            .map(|word| word.to_str().unwrap().to_owned())
+            .collect();
+        let line = words.join(" ");
+        self.told.lock().unwrap().push(line.clone());
+        let answer = (self.script)(&line);
+        let argv = words.into_iter().map(OsString::from).collect();
+        let Some(answer) = answer else {
+            return Err(ExecError { argv, failure: Failure::Timeout(command.deadline), stderr: String::new() });
+        };
+        String::from_utf8_lossy(&answer.stdout).lines().for_each(|line| (watch.line)(line));
+        match answer.exit {
+            0 => Ok(Output { stdout: answer.stdout, stderr: answer.stderr }),
+            code => Err(ExecError { argv, failure: Failure::Exit(code), stderr: answer.stderr }),
+        }
+    }
+}
+
+const ID: &str = "5f1d3e0a-9f5c-4f43-8b6e-1d1f6a3f2a10";
+const HEAD: &str = "Name ID Mem VCPUs State Time(s) UUID Reason-Code Security Label\n";
+
+fn row(name: &str, domid: u32, flags: &str) -> String {
+    format!("{HEAD}{name} {domid} 32 1 {flags} 0.0 {ID} - -\n")
+}
+
+struct Stage {
+    xl: XlHypervisor,
+    scripted: Arc<Scripted>,
+    _dir: tempfile::TempDir,
+}
+
+impl Stage {
+    /// With one domain defined.
+    fn new(script: impl Fn(&str) -> Option<Transcript> + Send + Sync + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let scripted = Arc::new(Scripted { script: Box::new(script), told: Mutex::default() });
+        let file = definition(ID);
+        let options = XlOptions { guest: file.guest.clone(), ..XlOptions::new(dir.path().to_owned()) };
+        let xl = XlHypervisor::with_runner(options, scripted.clone()).unwrap();
+        xl.define(&file.spec).unwrap();
+        Self { xl, scripted, _dir: dir }
+    }
+
+    fn told(&self, begin: &str) -> Vec<String> {
+        let told = self.scripted.told.lock().unwrap();
+        told.iter().filter(|line| line.starts_with(begin)).cloned().collect()
+    }
+
+    fn state(&self) -> PowerState {
+        self.xl.domain(id()).unwrap().unwrap().state
+    }
+}
+
+fn id() -> VmId {
+    ID.parse().unwrap()
+}
+
+/// One domain in this state; what is not a list works.
+fn with(flags: &'static str) -> Stage {
+    Stage::new(move |line| said(&if line == "xl list -v" { row("x", 7, flags) } else { String::new() }))
+}
+
+#[test]
+fn a_domain_is_shown_as_what_it_is() {
+    for (flags, state) in [
+        ("-b----", PowerState::Running),
+        ("--p---", PowerState::Paused),
+        ("---s--", PowerState::Shutdown),
+        ("---sc-", PowerState::Crashed),
+        ("--psr-", PowerState::Running),
+        ("-----d", PowerState::Shutdown),
+    ] {
+        assert_eq!(with(flags).state(), state, "{flags}");
+    }
+    let off = Stage::new(|_| said(HEAD));
+    assert_eq!(off.state(), PowerState::Shutdown);
+    assert_eq!(off.xl.domains().unwrap().len(), 1);
+}
+
+#[test]
+fn however_many_ask_xen_is_asked_once_a_second() {
+    let stage = with("-b----");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..100).for_each(|_| drop(stage.xl.domains().unwrap())));
+        }
+    });
+    let lists = stage.told("xl list").len();
+    assert!(lists <= 3, "{lists} lists");
+}
+
+#[test]
+fn a_change_of_ours_is_shown_at_once() {
+    let paused = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stage = Stage::new(move |line| {
+        if line == "xl pause 7" {
+            paused.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+        let flags = if paused.load(std::sync::atomic::Ordering::SeqCst) { "--p---" } else { "-b----" };
+        said(&if line == "xl list -v" { row("x", 7, flags) } else { String::new() })
+    });
+    assert_eq!(stage.state(), PowerState::Running);
+    stage.xl.pause(id()).unwrap();
+    assert_eq!(stage.state(), PowerState::Paused);
+    assert_eq!(stage.told("xl pause"), ["xl pause 7"]);
+}
+
+#[test]
+fn half_of_a_migration_is_no_guest_of_this_host() {
+    for name in ["pengx--incoming", "pengx--migratedaway"] {
+        let stage =
+            Stage::new(move |line| said(&if line == "xl list -v" { row(name, 7, "--p---") } else { String::new() }));
+        assert_eq!(stage.state(), PowerState::Shutdown);
+        let said = stage.xl.start(id(), Start::Running).unwrap_err().to_string();
+        assert_eq!(said, format!("Xen refused: vm {ID} is on its way between two hosts"));
+        stage.xl.destroy(id()).unwrap();
+        assert!(stage.told("xl create").is_empty() && stage.told("xl destroy").is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn a_uuid_that_is_live_is_not_started_again() {
+    for (flags, why) in [
+        ("-b----", format!("vm {ID} is RUNNING; it must be off to be started")),
+        ("--p---", format!("vm {ID} is PAUSED; it must be off to be started")),
+        ("-----d", "Xen refused: domain 7 of its last run is still being torn down; try again".to_owned()),
+    ] {
+        let stage = with(flags);
+        assert_eq!(stage.xl.start(id(), Start::Running).unwrap_err().to_string(), why);
+        assert!(stage.told("xl create").is_empty());
+    }
+}
+
+/// What is about images, for a host on which all files are there.
+fn files(line: &str) -> Option<Transcript> {
+    match line {
+        "xl list -l" => said("[]"),
+        _ if line.starts_with("stat ") => said("1:1 /bin/true\n"),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_failed_start_leaves_nothing() {
+    let there = Mutex::new(false);
+    let stage = Stage::new(move |line| {
+        let mut there = there.lock().unwrap();
+        match line {
+            // It was killed in the middle.
+            _ if line.starts_with("xl create") => {
+                *there = true;
+                None
+            }
+            "xl destroy 7" => {
+                *there = false;
+                said("")
+            }
+            "xl list -v" => said(&if *there { row("x", 7, "--p---") } else { HEAD.to_owned() }),
+            _ => files(line),
+        }
+    });
+    let error = stage.xl.start(id(), Start::Paused).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Unavailable { .. }), "{error:?}");
+    assert_eq!(stage.told("xl destroy"), ["xl destroy 7"]);
+    assert_eq!(stage.state(), PowerState::Shutdown);
+    assert!(!stage.xl.inner.look(Age::Fresh).unwrap().has_run(id()));
+}
+
+#[test]
+fn what_a_dead_qemu_hides_is_in_use_all_the_same() {
+    let stage = Stage::new(|line| match line {
+        "xl list -v" => said(&row("x", 7, "-b----")),
+        _ if line.starts_with("stat ") => said("1:1 /bin/true\n1:2 /d\n"),
+        _ => files(line),
+    });
+    let disk = DiskSpec {
+        order: 0,
+        source: VolumeSource::File("/d".into()),
+        format: Format::Raw,
+        cache: crate::model::CacheMode::Writeback,
+        backing: Vec::new(),
+    };
+    let mut run = definition(ID);
+    run.spec.disks.push(disk.clone());
+    stage.xl.inner.definitions.write(&run, Kept::Run).unwrap();
+    let mut other = definition("00000000-0000-4000-8000-000000000001");
+    other.spec.disks.push(disk);
+    stage.xl.define(&other.spec).unwrap();
+    let said = stage.xl.start(other.spec.id, Start::Running).unwrap_err().to_string();
+    assert_eq!(said, "Xen refused: /d is in use by domain x");
+}
+
+#[test]
+fn a_guest_that_says_nothing_was_asked() {
+    let silent = "libxl: error: libxl_domain.c:854:pvcontrol_cb: guest didn't acknowledge control request: -9";
+    for answer in [None, failed(silent), said("")] {
+        let told = answer.clone();
+        let stage = Stage::new(move |line| match line {
+            "xl list -v" => said(&row("x", 7, "-b----")),
+            _ => answer.clone(),
+        });
+        stage.xl.request_shutdown(id()).unwrap();
+        stage.xl.request_reboot(id()).unwrap();
+        assert_eq!(stage.told("xl shutdown"), ["xl shutdown -F 7"], "{told:?}");
+    }
+}
+
+#[test]
+fn a_device_that_is_there_after_it_was_to_go_is_held_by_its_guest() {
+    let list = transcript("list-long-plugged");
+    let of = "0d3a9f44-5b0c-4a0e-9d53-6f6c1f0b7a01";
+    for slow in [true, false] {
+        let list = list.clone();
+        let stage = Stage::new(move |line| match line {
+            "xl list -v" => said(&row("x", 6, "-b----").replace(ID, of)),
+            _ if line.starts_with("xl list -l") => Some(list.clone()),
+            _ if slow => None,
+            _ => failed("libxl_device_disk_safe_remove failed."),
+        });
+        let of = of.parse().unwrap();
+        for held in [stage.xl.detach_disk(of, 2), stage.xl.detach_nic(of, Mac([0, 0x16, 0x3e, 0, 0, 4]))] {
+            assert!(matches!(held.unwrap_err().kind(), ErrorKind::Timeout { .. }));
+        }
+        stage.xl.detach_disk(of, 9).unwrap();
+        assert_eq!(stage.told("xl block-detach"), ["xl block-detach 6 xvdc"]);
+        assert_eq!(stage.told("xl network-detach"), ["xl network-detach 6 2"]);
+    }
+}
+
+#[test]
+fn xen_that_is_away_is_said_to_be() {
+    let stage = Stage::new(|_| None);
+    let error = stage.xl.domains().unwrap_err();
+    assert_eq!(error.to_string(), "Xen (xl took more than 20 s) does not answer");
+    for unsure in [stage.xl.pause(id()), stage.xl.start(id(), Start::Running), stage.xl.destroy(id())] {
+        assert!(matches!(unsure.unwrap_err().kind(), ErrorKind::Unavailable { .. }));
+    }
+}
+
+#[test]
+fn output_that_nobody_knows_is_never_a_state() {
+    let stage = Stage::new(|_| said("Nom ID Mém\n"));
+    let said = stage.xl.domain(id()).unwrap_err().to_string();
+    assert_eq!(said, "Xen refused: xl said what pengx does not understand: \"Nom ID Mém\"");
+}
+
+#[test]
+fn a_crash_is_noted_and_what_it_held_is_freed() {
+    let there = Mutex::new(true);
+    let stage = Stage::new(move |line| {
+        let mut there = there.lock().unwrap();
+        *there &= line != "xl destroy 7";
+        said(&if line == "xl list -v" && *there { row("x", 7, "---sc-") } else { HEAD.to_owned() })
+    });
+    assert_eq!(stage.state(), PowerState::Crashed);
+    stage.xl.watch(Arc::new(|| {}));
+    while stage.told("xl destroy").is_empty() {
+        std::thread::yield_now();
+    }
+    assert_eq!(stage.state(), PowerState::Crashed, "it stays so until it is started");
+}
+
+#[test]
+fn only_what_a_bridge_carries_is_plugged_in() {
+    let mut spec = definition(ID).spec;
+    let stage = with("-b----");
+    spec.nics = vec![NicSpec { mac: Mac([0, 0x16, 0x3e, 0, 0, 1]), link: NicLink::Unplugged }];
+    let said = stage.xl.define(&spec).unwrap_err().to_string();
+    assert_eq!(said, "Xen cannot give a guest an interface without a bridge");
+}

@@ -1,0 +1,177 @@
+//! What only a real Xen can show. Everything here needs a control domain, in which the tests run as root.
+
+use std::process::Command;
+
+use pengx::exec::SystemRunner;
+use pengx::hypervisor::{Boot, Guest, XlHypervisor, XlOptions};
+
+use super::*;
+
+/// A kernel that only waits: it answers nobody and needs no disk.
+const STUBS: [&str; 2] = ["/usr/local/share/pengx-xen/stub.elf", "/usr/local/share/xenlab/stub.elf"];
+
+fn bench(guest: Guest) -> Bench {
+    // Below the bench's own directory, which is gone when the bench is.
+    let dir = tempfile::tempdir().unwrap();
+    let options = XlOptions {
+        guest,
+        call_timeout: NEVER,
+        power_timeout: 2 * NEVER,
+        request_timeout: Duration::from_secs(2),
+        device_timeout: Duration::from_secs(5),
+        ..XlOptions::new(dir.path().join("domains"))
+    };
+    let hypervisor = XlHypervisor::new(options, Arc::new(SystemRunner::new())).expect("a control domain of Xen");
+    Bench { xen: true, dir, ..Bench::new(Arc::new(hypervisor)) }
+}
+
+pub(super) fn pv() -> Bench {
+    let kernel = STUBS.iter().map(PathBuf::from).find(|stub| stub.exists()).expect("the stub kernel");
+    bench(Guest::Pv(Boot::Kernel { kernel, ramdisk: None, cmdline: String::new() }))
+}
+
+/// It never gets beyond its BIOS.
+pub(super) fn hvm() -> Bench {
+    bench(Guest::Hvm)
+}
+
+fn xl(args: &[&str]) -> String {
+    let done = Command::new("xl").args(args).output().unwrap();
+    assert!(done.status.success(), "xl {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// All that Xen tells of a domain.
+pub(super) fn details(vm: &Vm<'_>) -> String {
+    xl(&["list", "-l", &format!("pengx-{}", vm.id)])
+}
+
+/// The one disk that nobody may write to; a drive without a disc has a blank one.
+pub(super) fn disc(vm: &Vm<'_>) -> Option<PathBuf> {
+    let all: serde_json::Value = serde_json::from_str(&details(vm)).unwrap();
+    let disks = all[0]["config"]["disks"].as_array().cloned().unwrap_or_default();
+    let disc = disks.iter().find(|disk| disk["readwrite"].is_null())?;
+    disc["pdev_path"].as_str().map(PathBuf::from).filter(|file| !file.ends_with("domains/blank.iso"))
+}
+
+const NEEDS_XEN: &str = "needs a Xen control domain: make test-xen";
+
+/// A small Linux that obeys, from files of the test bed.
+fn linux(cmdline: &str, with_ramdisk: bool) -> Bench {
+    let of = |name: &str, other: &str| {
+        let all = [format!("/usr/local/share/pengx-xen/{name}"), format!("/usr/local/share/xenlab/{other}")];
+        all.iter().map(PathBuf::from).find(|file| file.exists()).expect(NEEDS_XEN)
+    };
+    let ramdisk = with_ramdisk.then(|| of("initrd", "guest.initrd"));
+    bench(Guest::Pv(Boot::Kernel { kernel: of("vmlinux", "vmlinux"), ramdisk, cmdline: cmdline.to_owned() }))
+}
+
+fn small_linux() -> DomainSpec {
+    DomainSpec { memory: MiB(96), max_memory: MiB(96), ..spec(&[]) }
+}
+
+fn domid(vm: &Vm<'_>) -> String {
+    xl(&["domid", &format!("pengx-{}", vm.id)]).trim().to_owned()
+}
+
+fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + 4 * NEVER;
+    while !is() {
+        assert!(Instant::now() < deadline, "{what} never came");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+#[ignore = "needs a Xen control domain: make test-xen"]
+fn a_guest_that_dies_has_crashed_and_holds_nothing() {
+    // Without anything to mount it panics.
+    let bench = linux("console=hvc0 root=/dev/none", false);
+    let vm = bench.vm_with(&DomainSpec { disks: spec(&[bench.disk()]).disks, ..small_linux() });
+    // Who watches frees what it held.
+    bench.hypervisor.watch(Arc::new(|| {}));
+    vm.start(Start::Running);
+    wait_for("its crash", || vm.state() == PowerState::Crashed);
+    let name = format!("pengx-{}", vm.id);
+    wait_for("the end of what it held", || !xl(&["list"]).contains(&name));
+    assert_eq!(vm.status(), DomainStatus { id: vm.id, state: PowerState::Crashed, vnc: None });
+    vm.start(Start::Paused);
+    assert_eq!(vm.state(), PowerState::Paused);
+}
+
+#[test]
+#[ignore = "needs a Xen control domain: make test-xen"]
+fn a_guest_reboots_as_the_same_vm_and_shuts_down() {
+    let bench = linux("console=hvc0 quiet", true);
+    let vm = bench.vm_with(&small_linux());
+    vm.start(Start::Running);
+    let first = domid(&vm);
+    let list = || xl(&["list"]);
+    // It hears nothing before it has booted.
+    wait_for("its reboot", || {
+        bench.hypervisor.request_reboot(vm.id).unwrap();
+        (0..20).any(|_| {
+            assert_eq!(vm.state(), PowerState::Running, "it is never off in between");
+            std::thread::sleep(Duration::from_millis(250));
+            let now = list();
+            now.contains(&vm.id.to_string()) && domid(&vm) != first
+        })
+    });
+    wait_for("its end", || {
+        if vm.state() == PowerState::Running {
+            // It may be off by now.
+            drop(bench.hypervisor.request_shutdown(vm.id));
+        }
+        vm.state() == PowerState::Shutdown
+    });
+    assert!(!list().contains(&vm.id.to_string()));
+}
+
+#[test]
+#[ignore = "needs a Xen control domain: make test-xen"]
+fn domains_of_others_are_listed_and_a_uuid_is_live_once() {
+    let bench = pv();
+    let vm = bench.vm(&[]);
+    let kernel = STUBS.iter().find(|stub| Path::new(stub).exists()).expect(NEEDS_XEN);
+    let file = bench.dir.path().join("foreign.cfg");
+    let text = format!("name=\"foreign-{0}\"\nuuid=\"{0}\"\ntype=\"pv\"\nkernel=\"{kernel}\"\nmemory=4\n", vm.id);
+    std::fs::write(&file, text).unwrap();
+    xl(&["create", "-q", "-p", file.to_str().unwrap()]);
+    wrong_state(bench.hypervisor.start(vm.id, Start::Running));
+    let paused = DomainStatus { id: vm.id, state: PowerState::Paused, vnc: None };
+    assert!(bench.hypervisor.domains().unwrap().contains(&paused));
+    let stranger = pv();
+    assert_eq!(stranger.hypervisor.domain(vm.id).unwrap(), Some(paused));
+    let defined = stranger.hypervisor.defined(vm.id).unwrap().unwrap();
+    assert_eq!((defined.name, defined.memory), (format!("foreign-{}", vm.id), MiB(4)));
+}
+
+/// `xl` reads what was meant out of every text that it can be given.
+#[test]
+#[ignore = "needs a Xen control domain: make test-xen"]
+fn xl_reads_what_is_written() {
+    let kernel = "/boot/it's a \"kernel\" \\ 한글 # 1";
+    let cmdline = "root=/dev/xvda1 'quoted' \"twice\" \\n $HOME `id` # no comment";
+    let boot = Boot::Kernel { kernel: kernel.into(), ramdisk: None, cmdline: cmdline.to_owned() };
+    for guest in [Guest::Pv(boot.clone()), Guest::Pvh(boot), Guest::Hvm] {
+        let is_hvm = guest == Guest::Hvm;
+        let bench = bench(guest);
+        let files = ["/s/it's\"1\"\\&=:;%{x}[y]#$z.raw", "/s/한글.raw"].map(PathBuf::from);
+        let mut spec = spec(&files);
+        spec.nics = vec![nic(1, bench.link())];
+        let vm = bench.vm_with(&spec);
+        let file = bench.dir.path().join("domains").join(format!("{}.cfg", vm.id));
+        let read: serde_json::Value =
+            serde_json::from_str(&xl(&["create", "-n", "-q", file.to_str().unwrap()])).unwrap();
+        let paths: Vec<_> = read["disks"].as_array().unwrap().iter().map(|disk| disk["pdev_path"].as_str()).collect();
+        assert_eq!(paths[..2], files.each_ref().map(|file| file.to_str()));
+        assert_eq!(read["c_info"]["uuid"], vm.id.to_string());
+        assert_eq!(read["nics"][0]["mac"], spec.nics[0].mac.to_string());
+        if !is_hvm {
+            assert_eq!(
+                (read["b_info"]["kernel"].as_str(), read["b_info"]["cmdline"].as_str()),
+                (Some(kernel), Some(cmdline))
+            );
+        }
+    }
+}
