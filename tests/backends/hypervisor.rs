@@ -236,10 +236,17 @@ fn unsupported(result: Result<()>) {
 /// Each law is a test of each backend. Those that need what [`Capabilities`] of a backend deny are not laws of it.
 macro_rules! laws {
     (everywhere: $($law:ident),+; with_live_chains: $($live:ident),+; with_user_network: $($user:ident),+ $(;)?) => {
-        mod laws_of_fake { $(#[test] fn $law() { super::$law(&super::Bench::fake()); })+ $(#[test] fn $live() { super::$live(&super::Bench::fake()); })+ $(#[test] fn $user() { super::$user(&super::Bench::fake()); })+ }
-        mod laws_of_libvirt { $(#[test] fn $law() { super::$law(&super::Bench::libvirt()); })+ $(#[test] fn $live() { super::$live(&super::Bench::libvirt()); })+ $(#[test] fn $user() { super::$user(&super::Bench::libvirt()); })+ }
-        mod laws_of_xl_pv { $(#[test] #[ignore = "needs a Xen control domain: make test-xen"] fn $law() { super::$law(&super::xl::pv()); })+ }
-        mod laws_of_xl_hvm { $(#[test] #[ignore = "needs a Xen control domain: make test-xen"] fn $law() { super::$law(&super::xl::hvm()); })+ }
+        mod laws_of_fake { tests!(super::Bench::fake: $($law),+, $($live),+, $($user),+); }
+        mod laws_of_libvirt { tests!(super::Bench::libvirt: $($law),+, $($live),+, $($user),+); }
+        mod laws_of_xl_pv { tests!(in_dom0 super::xl::pv: $($law),+); }
+        mod laws_of_xl_hvm { tests!(in_dom0 super::xl::hvm: $($law),+); }
+    };
+}
+
+macro_rules! tests {
+    ($bench:path: $($law:ident),+) => { $(#[test] fn $law() { super::$law(&$bench()); })+ };
+    (in_dom0 $bench:path: $($law:ident),+) => {
+        $(#[test] #[ignore = "needs a Xen control domain: make test-xen"] fn $law() { super::$law(&$bench()); })+
     };
 }
 
