@@ -17,7 +17,7 @@ fn bench(guest: Guest) -> Bench {
         guest,
         call_timeout: NEVER,
         power_timeout: 2 * NEVER,
-        request_timeout: Duration::from_secs(2),
+        request_timeout: Duration::from_secs(10),
         device_timeout: Duration::from_secs(5),
         ..XlOptions::new(dir.path().join("domains"))
     };
