@@ -131,7 +131,7 @@ impl XlOptions {
             screen_password: false,
             call_timeout: Duration::from_secs(20),
             power_timeout: Duration::from_secs(120),
-            request_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(10),
             device_timeout: Duration::from_secs(20),
         }
     }
