@@ -30,7 +30,7 @@ test:
 	@$(MAKE) --no-print-directory lint
 	@$(phase) "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	@$(phase) "tests" cargo test --locked --no-fail-fast -- --show-output
-	@echo "== not run here: the long rounds (make test-long), a bare Debian (make test-fresh), measurements (make bench)"
+	@echo "== not run here: the long rounds (make test-long), a real Xen (make test-xen), a bare Debian (make test-fresh), measurements (make bench)"
 	@$(phase) "installed package" $(MAKE) --no-print-directory test-deb
 
 # The real program, of the profile that is there after the tests; twice, under two versions.

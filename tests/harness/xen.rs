@@ -1,19 +1,10 @@
-//! A control domain of Xen to test in, as `tests/xen/test.sh` boots it; elsewhere such tests say that they are not run.
+//! A control domain of Xen to test in, as `tests/xen/test.sh` boots it. Tests that need one are ignored elsewhere.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// What `tests/xen/build.sh` put there for guests.
 const SHARED: &str = "/usr/local/share/pengx-xen";
-
-/// The whole Xen is the test's own.
-pub fn is_here() -> bool {
-    let here = std::env::var_os("PENGX_TEST_XEN").is_some();
-    if !here {
-        println!("NOT RUN: no Xen is here; make test-xen boots one");
-    }
-    here
-}
 
 pub fn shared(name: &str) -> PathBuf {
     Path::new(SHARED).join(name)

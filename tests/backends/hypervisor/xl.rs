@@ -1,14 +1,10 @@
 //! What only a real Xen can show. Everything here needs a control domain, in which the tests run as root.
 
-use std::process::Command;
-
 use pengx::exec::SystemRunner;
 use pengx::hypervisor::{Boot, Guest, XlHypervisor, XlOptions};
 
 use super::*;
-
-/// A kernel that only waits: it answers nobody and needs no disk.
-const STUBS: [&str; 2] = ["/usr/local/share/pengx-xen/stub.elf", "/usr/local/share/xenlab/stub.elf"];
+use crate::harness::xen::{shared, xl};
 
 fn bench(guest: Guest) -> Bench {
     // Below the bench's own directory, which is gone when the bench is.
@@ -26,19 +22,13 @@ fn bench(guest: Guest) -> Bench {
 }
 
 pub(super) fn pv() -> Bench {
-    let kernel = STUBS.iter().map(PathBuf::from).find(|stub| stub.exists()).expect("the stub kernel");
-    bench(Guest::Pv(Boot::Kernel { kernel, ramdisk: None, cmdline: String::new() }))
+    // It only waits, answers nobody and needs no disk.
+    bench(Guest::Pv(Boot::Kernel { kernel: shared("stub"), ramdisk: None, cmdline: String::new() }))
 }
 
 /// It never gets beyond its BIOS.
 pub(super) fn hvm() -> Bench {
     bench(Guest::Hvm)
-}
-
-fn xl(args: &[&str]) -> String {
-    let done = Command::new("xl").args(args).output().unwrap();
-    assert!(done.status.success(), "xl {args:?}: {}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8(done.stdout).unwrap()
 }
 
 /// All that Xen tells of a domain.
@@ -54,16 +44,10 @@ pub(super) fn disc(vm: &Vm<'_>) -> Option<PathBuf> {
     disc["pdev_path"].as_str().map(PathBuf::from).filter(|file| !file.ends_with("domains/blank.iso"))
 }
 
-const NEEDS_XEN: &str = "needs a Xen control domain: make test-xen";
-
-/// A small Linux that obeys, from files of the test bed.
+/// A small Linux that obeys.
 fn linux(cmdline: &str, with_ramdisk: bool) -> Bench {
-    let of = |name: &str, other: &str| {
-        let all = [format!("/usr/local/share/pengx-xen/{name}"), format!("/usr/local/share/xenlab/{other}")];
-        all.iter().map(PathBuf::from).find(|file| file.exists()).expect(NEEDS_XEN)
-    };
-    let ramdisk = with_ramdisk.then(|| of("initrd", "guest.initrd"));
-    bench(Guest::Pv(Boot::Kernel { kernel: of("vmlinux", "vmlinux"), ramdisk, cmdline: cmdline.to_owned() }))
+    let ramdisk = with_ramdisk.then(|| shared("initrd"));
+    bench(Guest::Pv(Boot::Kernel { kernel: shared("vmlinux"), ramdisk, cmdline: cmdline.to_owned() }))
 }
 
 fn small_linux() -> DomainSpec {
@@ -134,7 +118,7 @@ fn a_guest_reboots_as_the_same_vm_and_shuts_down() {
 fn domains_of_others_are_listed_and_a_uuid_is_live_once() {
     let bench = pv();
     let vm = bench.vm(&[]);
-    let kernel = STUBS.iter().find(|stub| Path::new(stub).exists()).expect(NEEDS_XEN);
+    let kernel = shared("stub").display().to_string();
     let file = bench.dir.path().join("foreign.cfg");
     let text = format!("name=\"foreign-{0}\"\nuuid=\"{0}\"\ntype=\"pv\"\nkernel=\"{kernel}\"\nmemory=4\n", vm.id);
     std::fs::write(&file, text).unwrap();
