@@ -209,11 +209,13 @@ impl Shared {
     fn list(&self) -> Result<()> {
         let mut listing = lock(&self.listing);
         let question = self.question();
-        let answer = self.hypervisor.domains();
-        let held_up = answer.is_err()
-            && listing.succeeded.elapsed() < HELD_UP
-            && self.read().is_some()
-            && self.hypervisor.info().is_ok();
+        let mut answer = self.hypervisor.domains();
+        let mut held_up = false;
+        if answer.is_err() && self.hypervisor.info().is_ok() {
+            // It may have come back just now.
+            answer = self.hypervisor.domains();
+            held_up = answer.is_err() && listing.succeeded.elapsed() < HELD_UP && self.read().is_some();
+        }
         lock(&self.pulse).note(answer.is_ok() || held_up);
         let (changed, done) = match answer {
             Ok(all) => {
