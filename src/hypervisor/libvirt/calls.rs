@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     fn soon() -> Instant {
-        Instant::now() + Duration::from_millis(30)
+        Instant::now() + Duration::from_millis(300)
     }
 
     fn ample() -> Instant {
