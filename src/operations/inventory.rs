@@ -22,7 +22,7 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 const AWAY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A hypervisor that answers, but does not list its domains, is believed for so long to have those that it listed last.
-/// libvirtd lists none while it ends a guest that hangs, which takes it up to 15 s each.
+/// libvirtd lists none while it ends a guest that hangs, which was seen to take it 10 s.
 const HELD_UP: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
