@@ -12,6 +12,9 @@ phase := tests/lab/phase.sh
 # What tests may share between runs: the golden image, libvirt's capabilities.
 export PENGX_LAB_CACHE ?= $(CURDIR)/target/lab
 
+# Of the tests that need a Xen, those that `make test` runs: words in their names.
+xen_quick := xen::
+
 # What the package is made of.
 PROFILE ?= release
 DEB_VERSION ?= $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
@@ -30,7 +33,8 @@ test:
 	@$(MAKE) --no-print-directory lint
 	@$(phase) "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	@$(phase) "tests" cargo test --locked --no-fail-fast -- --show-output
-	@echo "== not run here: the long rounds (make test-long), a real Xen (make test-xen), a bare Debian (make test-fresh), measurements (make bench)"
+	@$(phase) "a real Xen, its quick half" tests/xen/test.sh $(xen_quick)
+	@echo "== not run here: the long rounds (make test-long), Xen beyond its quick half (make test-xen), a bare Debian (make test-fresh), measurements (make bench)"
 	@$(phase) "installed package" $(MAKE) --no-print-directory test-deb
 
 # The real program, of the profile that is there after the tests; twice, under two versions.

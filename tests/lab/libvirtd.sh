@@ -30,7 +30,7 @@ is_ours() {
     local comm
     comm=$(cat "/proc/$1/comm" 2>/dev/null) || return 1
     case $comm in "$2"*) ;; *) return 1 ;; esac
-    tr '\0' '\n' 2>/dev/null <"/proc/$1/cmdline" | grep -qF -- "$3"
+    grep -zqsF -- "$3" "/proc/$1/cmdline"
 }
 
 # Ends a process of ours: TERM, after 10 s KILL. A zombie has no command line: gone.

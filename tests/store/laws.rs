@@ -1,6 +1,6 @@
 //! What transactions promise.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Barrier, mpsc};
 
@@ -138,7 +138,8 @@ fn a_panic_takes_everything_back_and_the_next_one_can_write() {
             let panicked = catch_unwind(AssertUnwindSafe(|| {
                 db.store.write_tx(|c| -> pengx::error::Result<()> {
                     pms::save(c, &pm(1))?;
-                    panic!("on purpose")
+                    // Without a word about it.
+                    resume_unwind(Box::new("on purpose"))
                 })
             }));
             assert!(panicked.is_err());
