@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pengx::error::ErrorKind;
+use pengx::error::{Error, ErrorKind};
 use pengx::model::{Compensation, Format, PowerState, TaskKind, TaskState, Template, VmId};
 use pengx::operations::backup::DeleteBackup;
 use pengx::operations::template::{DeleteTemplate, PoweroffTemplate};
@@ -94,7 +94,13 @@ impl Scene {
     fn unplug_what_is_stuck(&self, app: &App, subject: Option<VmId>, case: &str) -> bool {
         let store = app.store();
         let at_rest = || store.read(|c| Ok(locks::all(c)?.is_empty() && journal::all(c)?.is_empty()));
-        wait_until(case, || Ok(at_rest()? || self.paused.held.load(Ordering::SeqCst) > 0));
+        wait_until(case, || {
+            if at_rest()? || self.paused.held.load(Ordering::SeqCst) > 0 {
+                return Ok(true);
+            }
+            let (held, undone) = store.read(|c| Ok((locks::all(c)?, journal::all(c)?)))?;
+            Err(Error::internal(format!("{undone:?} wait, and {held:?} are held")))
+        });
         if at_rest().unwrap() {
             return false;
         }
