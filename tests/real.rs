@@ -2,12 +2,11 @@
 //! storage, real signals.
 
 mod backups;
-mod bed;
 mod changes;
 mod checks;
 mod copies;
 mod counters;
-mod counting;
+pub mod counting;
 mod creates;
 mod dead_mount;
 mod deaths;

@@ -1,5 +1,7 @@
 //! The bed that `make test-xen` makes is sound: Xen answers, and each of its three guests does what other tests take for
-//! granted. Without a word of pengx in it, so that what fails here is not pengx.
+//! granted. Without a word of pengx in it, so that what fails here is not pengx; and then pengx on it.
+
+mod life;
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,7 @@
 //! What tests stand on.
 
 pub mod app;
+pub mod bed;
 pub mod counters;
 pub mod fuse;
 pub mod guest;

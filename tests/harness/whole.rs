@@ -1,5 +1,6 @@
 //! Whether all that there is belongs together: the rows of a site, the files of its storlinks, what the images' own headers
-//! say, and the domains of its libvirt. It asks `qemu-img` and `virsh`, and nothing of pengx but the rows.
+//! say, and the domains of its hypervisor. It asks `qemu-img` and the hypervisor's own tools, and nothing of pengx but the
+//! rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,6 +12,36 @@ use pengx::store::{Store, backups, disks, reservations, snapshots, storlinks, te
 use super::app::assert_at_rest;
 use super::libvirt::Libvirtd;
 use super::wait::wait_until;
+
+/// The images of a domain's disks by order, the one that is written to first.
+pub type Chains = BTreeMap<u32, Vec<PathBuf>>;
+
+/// What the tools of a hypervisor say of its domains, by uuid.
+pub trait Domains {
+    fn all(&self) -> BTreeSet<String>;
+    fn running(&self) -> BTreeSet<String>;
+    fn defined(&self, id: &str) -> Chains;
+    /// Of one that runs; no disk has a job.
+    fn live(&self, id: &str) -> Chains;
+}
+
+impl Domains for Libvirtd {
+    fn all(&self) -> BTreeSet<String> {
+        self.virsh(&["list", "--all", "--uuid"]).split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn running(&self) -> BTreeSet<String> {
+        self.virsh(&["list", "--uuid"]).split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn defined(&self, id: &str) -> Chains {
+        images(&self.virsh(&["dumpxml", id, "--inactive"]))
+    }
+
+    fn live(&self, id: &str) -> Chains {
+        images(&self.virsh(&["dumpxml", id]))
+    }
+}
 
 /// Whether an image may have clusters that it does not use any more; only one that was open in a QEMU which was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,9 +111,9 @@ pub fn files_in(dirs: impl Iterator<Item = PathBuf>) -> BTreeSet<PathBuf> {
 }
 
 /// No task is open and nothing is left of any; each file belongs to a row, and each row has its file, which says of itself
-/// what the row says of it; libvirt has the domains of the rows, defined and running on the images that the rows name. How
+/// what the row says of it; the hypervisor has the domains of the rows, defined and running on the images that the rows name. How
 /// many clusters leaked.
-pub fn assert_whole(store: &Store, libvirtd: &Libvirtd, leaks: Leaks) -> u64 {
+pub fn assert_whole(store: &Store, hypervisor: &impl Domains, leaks: Leaks) -> u64 {
     assert_at_rest(store);
     assert_eq!(store.read(reservations::all).unwrap(), [], "space is reserved for nobody");
     let rows = Rows::of(store);
@@ -93,23 +124,23 @@ pub fn assert_whole(store: &Store, libvirtd: &Libvirtd, leaks: Leaks) -> u64 {
     assert_eq!(files_in(rows.links.values().cloned()), named, "files are on the left, what rows name is on the right");
     wait_until("no tool is at work", || Ok(tools(&rows).is_empty()));
 
-    let lines = |command: &[&str]| -> BTreeSet<String> {
-        libvirtd.virsh(command).split_whitespace().map(str::to_owned).collect()
-    };
     let domains: BTreeSet<String> = rows.vms.iter().map(VmId::to_string).collect();
-    assert_eq!(lines(&["list", "--all", "--uuid"]), domains, "domains are on the left, rows on the right");
-    let running = lines(&["list", "--uuid"]);
+    assert_eq!(hypervisor.all(), domains, "domains are on the left, rows on the right");
+    let running = hypervisor.running();
     let mut written = BTreeSet::new();
     for vm in &rows.vms {
         let leaves = || rows.all.iter().filter(|disk| disk.owner == DiskOwner::Vm(*vm));
-        let must: BTreeMap<u32, Vec<PathBuf>> = leaves()
+        let must: Chains = leaves()
             .map(|leaf| (leaf.order, rows.chain(leaf).into_iter().map(|disk| rows.path(disk)).collect()))
             .collect();
         let id = vm.to_string();
-        let defined = images(&libvirtd.virsh(&["dumpxml", &id, "--inactive"]));
-        assert_eq!(defined, must, "the definition of vm {vm} is on the left, its rows are on the right");
+        assert_eq!(
+            hypervisor.defined(&id),
+            must,
+            "the definition of vm {vm} is on the left, its rows are on the right"
+        );
         if running.contains(&id) {
-            assert_eq!(images(&libvirtd.virsh(&["dumpxml", &id])), must, "vm {vm} runs on what is on the left");
+            assert_eq!(hypervisor.live(&id), must, "vm {vm} runs on what is on the left");
             written.extend(leaves().map(|leaf| rows.path(leaf)));
         }
     }
@@ -145,7 +176,7 @@ fn assert_image(rows: &Rows, disk: &Disk, is_still: bool, leaks: Leaks) -> u64 {
 }
 
 /// Of the disks in a domain's document, by order: the images of each, the one that is written to first. None has a job.
-fn images(document: &str) -> BTreeMap<u32, Vec<PathBuf>> {
+fn images(document: &str) -> Chains {
     assert!(!document.contains("<mirror"), "a job is left: {document}");
     let mut all = BTreeMap::new();
     for disk in document.split("<disk ").skip(1).filter(|disk| disk.contains("device='disk'")) {

@@ -17,10 +17,11 @@ use pengx::store::{backups, disks, journal, locks, templates, vms};
 use self::Death::{Libvirtd, Pengx, Qemu};
 use self::middle::Middle::{self, Copying, Moving, Once};
 use self::middle::Sight;
-use super::bed::{Bed, HERE, THERE, assert_filled, fill, whole_count};
 use crate::harness::app::App;
+use crate::harness::bed::{Bed, HERE, THERE, assert_filled, fill, whole_count};
 use crate::harness::counters::Count;
 use crate::harness::images::{of_snapshot, snapshots_of};
+use crate::harness::libvirt;
 use crate::harness::wait::{BOOT, wait_until, wait_within};
 use crate::harness::whole::Leaks;
 
@@ -145,7 +146,7 @@ fn is_done(name: &str, app: &App, vm: VmId, before: &Stock, after: &Stock) -> bo
 }
 
 struct Scene {
-    bed: Bed,
+    bed: Bed<libvirt::Libvirtd>,
     vm: VmId,
     /// How often its guest has booted.
     boots: u64,
@@ -163,7 +164,7 @@ const FILLING: (u64, u8) = (40, 0x5a);
 impl Scene {
     /// A guest that runs, on overlays that hold more than numbers.
     fn new(name: &str) -> Self {
-        let bed = Bed::new(name);
+        let bed = Bed::new(libvirt::Libvirtd::start(name));
         let vm = bed.vm("web1");
         let first = TakeSnapshot { vm, name: "first".parse().unwrap(), storlink: HERE, desc: String::new() };
         bed.app().run(first).unwrap();
@@ -226,7 +227,7 @@ impl Scene {
             if held.is_empty() && undone.is_empty() {
                 return Ok(true);
             }
-            ["vda", "vdb"].iter().for_each(|disk| self.bed.libvirtd.let_go(&vm, disk));
+            ["vda", "vdb"].iter().for_each(|disk| self.bed.ground.let_go(&vm, disk));
             Err(Error::internal(format!("{undone:?} wait, and {held:?} are held")))
         });
     }
@@ -249,7 +250,7 @@ impl Scene {
         let (outcome, acknowledged) = middle.strike(death, &sight, || run(name, self.app(), vm));
         match death {
             Pengx => self.bed.restart(0),
-            Libvirtd => self.bed.libvirtd.restart(),
+            Libvirtd => self.bed.ground.restart(),
             Qemu => self.leaks = Leaks::Few,
         }
         self.rest(&case);

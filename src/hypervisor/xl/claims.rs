@@ -13,7 +13,7 @@ use super::definitions::Kept;
 use super::images::{self, Identities, Images, STAT_FORMAT};
 use super::parse::{Details, Row};
 use super::seen::Age;
-use super::{Inner, errors};
+use super::{Inner, devices, errors};
 
 /// The images of domains that are being started or changed; they are not in Xen's list yet.
 #[derive(Default)]
@@ -81,8 +81,17 @@ impl Inner {
     /// know the others.
     fn images_of(&self, row: &Row, details: Option<&Details>) -> Result<Images> {
         let run = self.definitions.read(row.id, Kept::Run)?;
-        let mut images = run.map(|run| Images::of(&run.spec)).unwrap_or_default();
-        for disk in details.iter().flat_map(|details| &details.disks).filter(|disk| disk.path.starts_with('/')) {
+        let mut images = Images::default();
+        let mut noted = HashSet::new();
+        if let Some(run) = &run {
+            images.add(Images::of(&run.spec));
+            images.written.extend(run.written.iter().map(|(_, layer)| super::path(&layer.source)));
+            let kind = run.guest.kind();
+            noted.extend(run.spec.disks.iter().map(|disk| devices::place(kind, disk.order)));
+        }
+        // Where a disk was moved, Xen still tells what it was started on.
+        let others = details.iter().flat_map(|details| &details.disks).filter(|disk| !noted.contains(&disk.place));
+        for disk in others.filter(|disk| disk.path.starts_with('/')) {
             let files = if disk.writable { &mut images.written } else { &mut images.read };
             files.push(PathBuf::from(&disk.path));
         }

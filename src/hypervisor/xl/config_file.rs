@@ -1,12 +1,12 @@
 //! A domain as the configuration file that `xl create` reads, and back. Pure.
 //!
-//! The file is all that is kept of a definition. What Xen need not know, the images below a disk, stands in a setting of
-//! ours, which `xl` does not look for.
+//! The file is all that is kept of a definition. What Xen need not know, the images below a disk and those that a job writes
+//! to, stands in settings of ours, which `xl` does not look for.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::model::{DiskSpec, DomainSpec, MiB, NicSpec, Secret, VmId, VolumeSource};
+use crate::model::{DiskSpec, DomainSpec, Layer, MiB, NicSpec, Secret, VmId, VolumeSource};
 
 use super::devices::{self, ParsedDisk};
 use super::syntax::{self, Settings, Value};
@@ -23,6 +23,8 @@ pub(super) struct ConfigFile {
     /// Its title, the password of its screen and the cache mode of its disks are not taken from here.
     pub(super) spec: DomainSpec,
     pub(super) guest: Guest,
+    /// What block jobs write to, by the order of their disk.
+    pub(super) written: Vec<(u32, Layer)>,
     /// The password of the screen; `None`: whoever reaches it may use it.
     pub(super) screen: Option<Secret>,
 }
@@ -60,6 +62,8 @@ impl ConfigFile {
         let backing = spec.disks.iter().flat_map(|disk| disk.backing.iter().map(|layer| (disk.order, layer)));
         let backing = backing.map(|(order, layer)| devices::layer(order, layer)).collect::<Result<_>>()?;
         settings.push(list("pengx_backing", backing));
+        let written = self.written.iter().map(|(order, layer)| devices::layer(*order, layer));
+        settings.push(list("pengx_written", written.collect::<Result<_>>()?));
         match &self.guest {
             Guest::Hvm => {
                 settings.extend([
@@ -131,6 +135,8 @@ impl ConfigFile {
             let disk: &mut DiskSpec = spec.disks.iter_mut().find(|disk| disk.order == order)?;
             disk.backing.push(layer);
         }
+        let written = settings.list("pengx_written")?.iter().map(|layer| devices::parse_layer(layer));
+        let written = written.collect::<Option<Vec<_>>>()?;
         let screen = match kind {
             Kind::Hvm => settings.text("vncpasswd"),
             Kind::Pv | Kind::Pvh => settings.list("vfb")?.first()?.split_once("vncpasswd=").map(|(_, word)| word),
@@ -154,7 +160,7 @@ impl ConfigFile {
                 if kind == Kind::Pv { Guest::Pv(boot) } else { Guest::Pvh(boot) }
             }
         };
-        Some(Self { spec, guest, screen })
+        Some(Self { spec, guest, written, screen })
     }
 }
 
@@ -205,7 +211,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{CacheMode, Format, Layer, Mac, NicLink};
+    use crate::model::{CacheMode, Format, Mac, NicLink};
 
     fn any_path() -> impl Strategy<Value = PathBuf> {
         "/[a-z가-힣=:;'\"\\\\$.%{}\\[\\]-]{0,12}[a-z]".prop_map(PathBuf::from)
@@ -245,6 +251,7 @@ mod tests {
             macs in proptest::collection::vec(any::<[u8; 6]>(), 0..3),
             disc in proptest::option::of(any_path()),
             console in proptest::option::of(any_path()),
+            written in proptest::collection::vec((0..4_u32, layer()), 0..3),
             password in proptest::option::of("[A-Za-z0-9]{1,8}"),
         ) -> ConfigFile {
             for (order, disk) in (0..).zip(&mut disks) {
@@ -255,6 +262,7 @@ mod tests {
             let is_hvm = guest.kind() == Kind::Hvm;
             ConfigFile {
                 guest,
+                written,
                 screen: password.map(Secret::new),
                 spec: DomainSpec {
                     id: VmId(uuid::Uuid::from_u128(id)),

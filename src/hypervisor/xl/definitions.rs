@@ -22,16 +22,19 @@ pub(super) enum Kept {
     Run,
     /// Empty: the last run crashed.
     Crash,
+    /// Empty: it stands still, and is to go on.
+    Hold,
 }
 
 impl Kept {
-    const ALL: [Self; 3] = [Self::Definition, Self::Run, Self::Crash];
+    const ALL: [Self; 4] = [Self::Definition, Self::Run, Self::Crash, Self::Hold];
 
     fn suffix(self) -> &'static str {
         match self {
             Self::Definition => "cfg",
             Self::Run => "run",
             Self::Crash => "crashed",
+            Self::Hold => "held",
         }
     }
 }
@@ -42,6 +45,7 @@ pub(super) struct Known {
     pub(super) defined: bool,
     pub(super) run: bool,
     pub(super) crashed: bool,
+    pub(super) held: bool,
 }
 
 pub(super) struct Definitions {
@@ -88,6 +92,7 @@ impl Definitions {
                     Kept::Definition => known.defined = true,
                     Kept::Run => known.run = true,
                     Kept::Crash => known.crashed = true,
+                    Kept::Hold => known.held = true,
                 }
             }
         }
@@ -111,8 +116,8 @@ impl Definitions {
         self.replace(file.spec.id, what, &file.write(&self.blank)?)
     }
 
-    pub(super) fn mark_crashed(&self, id: VmId) -> Result<()> {
-        self.replace(id, Kept::Crash, "")
+    pub(super) fn mark(&self, id: VmId, what: Kept) -> Result<()> {
+        self.replace(id, what, "")
     }
 
     /// Absent is success.
@@ -126,7 +131,7 @@ impl Definitions {
 
     /// The definition goes last, so that what is left of it after a crash is still found.
     pub(super) fn forget(&self, id: VmId) -> Result<()> {
-        [Kept::Run, Kept::Crash, Kept::Definition].into_iter().try_for_each(|what| self.remove(id, what))
+        [Kept::Run, Kept::Crash, Kept::Hold, Kept::Definition].into_iter().try_for_each(|what| self.remove(id, what))
     }
 
     fn replace(&self, id: VmId, what: Kept, text: &str) -> Result<()> {
@@ -167,7 +172,7 @@ mod tests {
         fs::write(dir.path().join("a/b/README"), "").unwrap();
         assert_eq!(definitions.read(id, Kept::Definition).unwrap(), Some(file));
         assert!(definitions.read(id, Kept::Run).is_err());
-        let known = Known { defined: true, run: true, crashed: false };
+        let known = Known { defined: true, run: true, ..Known::default() };
         assert_eq!(definitions.all().unwrap(), [(id, known)].into());
         let mode = fs::metadata(definitions.path(id, Kept::Definition)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -6,8 +6,7 @@ use crate::error::{Error, Result};
 use crate::hypervisor::{Verb, place_taken};
 use crate::model::{DiskSpec, Mac, NicLink, NicSpec, VmId, VolumeSource};
 
-use super::config_file::ConfigFile;
-use super::definitions::Kept;
+use super::chains;
 use super::devices::{self, DRIVE};
 use super::images::Images;
 use super::parse::{self, Details, LiveNic, Row};
@@ -28,14 +27,14 @@ impl Inner {
             }
             let _claim = self.claim(id, &Images::of_disk(disk))?;
             // First, so that nobody else takes what is below it once the guest has it.
-            self.amend_run(id, |run| {
+            self.amend_run(row, |run| {
                 run.spec.disks.retain(|known| known.order != disk.order);
                 run.spec.disks.push(disk.clone());
             })?;
             let args = ["block-attach".to_owned(), row.domid.to_string(), words];
             let done = self.xl(self.options.power_timeout, args).map(drop).map_err(errors::explain);
             if done.is_err() && !self.has_disk(row, &place).unwrap_or(true) {
-                self.forget_disk(id, disk.order)?;
+                self.forget_disk(row, disk.order)?;
             }
             done
         })
@@ -45,25 +44,23 @@ impl Inner {
         Ok(self.details_of(row)?.disks.iter().any(|live| live.place == place))
     }
 
-    fn forget_disk(&self, id: VmId, order: u32) -> Result<()> {
-        self.amend_run(id, |run| run.spec.disks.retain(|known| known.order != order))
-    }
-
-    /// A domain that somebody else started has no such file, and needs none.
-    fn amend_run(&self, id: VmId, change: impl FnOnce(&mut ConfigFile)) -> Result<()> {
-        let Some(mut run) = self.definitions.read(id, Kept::Run)? else { return Ok(()) };
-        change(&mut run);
-        self.definitions.write(&run, Kept::Run)
+    fn forget_disk(&self, row: &Row, order: u32) -> Result<()> {
+        self.amend_run(row, |run| run.spec.disks.retain(|known| known.order != order))
     }
 
     pub(super) fn detach_disk(&self, id: VmId, order: u32) -> Result<()> {
         self.act(Verb::DetachDisk, id, is_active, |row| {
-            let place = devices::place(self.details_of(row)?.kind, order);
-            if self.has_disk(row, &place)? {
+            let details = self.details_of(row)?;
+            let place = devices::place(details.kind, order);
+            if details.disks.iter().any(|live| live.place == place) {
                 let args = ["block-detach".to_owned(), row.domid.to_string(), place.clone()];
                 self.pull_out(id, "disk", args, || self.has_disk(row, &place))?;
+                if self.has_movable_disks(&details) {
+                    // QEMU keeps the images of a disk that was moved.
+                    chains::close_unused(&mut self.monitor(row, self.options.call_timeout)?)?;
+                }
             }
-            self.forget_disk(id, order)
+            self.forget_disk(row, order)
         })
     }
 
@@ -98,8 +95,9 @@ impl Inner {
             if done.is_err() {
                 // Xen leaves half of it there.
                 self.remove_nic(row, nic.mac)?;
+                return done;
             }
-            done
+            self.amend_run(row, |run| run.spec.nics.push(nic.clone()))
         })
     }
 
@@ -111,9 +109,11 @@ impl Inner {
 
     pub(super) fn detach_nic(&self, id: VmId, mac: Mac) -> Result<()> {
         self.act(Verb::DetachNic, id, is_active, |row| {
-            let Some(nic) = live_nic(&self.details_of(row)?, mac) else { return Ok(()) };
-            let args = ["network-detach".to_owned(), row.domid.to_string(), nic.number.to_string()];
-            self.pull_out(id, "interface", args, || Ok(live_nic(&self.details_of(row)?, mac).is_some()))
+            if let Some(nic) = live_nic(&self.details_of(row)?, mac) {
+                let args = ["network-detach".to_owned(), row.domid.to_string(), nic.number.to_string()];
+                self.pull_out(id, "interface", args, || Ok(live_nic(&self.details_of(row)?, mac).is_some()))?;
+            }
+            self.amend_run(row, |run| run.spec.nics.retain(|nic| nic.mac != mac))
         })
     }
 
@@ -129,7 +129,7 @@ impl Inner {
             let file = devices::target(details.kind, file)?.to_owned();
             let args = ["cd-insert".to_owned(), row.domid.to_string(), DRIVE.to_owned(), file];
             self.xl(self.options.power_timeout, args).map_err(errors::explain)?;
-            self.amend_run(id, |run| run.spec.disc = disc.cloned())
+            self.amend_run(row, |run| run.spec.disc = disc.cloned())
         })
     }
 
@@ -143,7 +143,8 @@ impl Inner {
                 ));
             }
             let args = ["vcpu-set".to_owned(), "--ignore-host".to_owned(), row.domid.to_string(), count.to_string()];
-            self.xl(self.options.call_timeout, args).map(drop).map_err(errors::explain)
+            self.xl(self.options.call_timeout, args).map_err(errors::explain)?;
+            self.amend_run(row, |run| run.spec.vcpus = count)
         })
     }
 

@@ -4,17 +4,20 @@
 //! incarnation of it, which no other will ever have. What Xen does not keep, definitions and the images below a disk, lies in
 //! a directory of ours. Every command has a deadline; one that overruns is ended with all that it started.
 
+mod chains;
 mod claims;
 mod config_file;
 mod definitions;
 mod devices;
 mod errors;
+mod hold;
 mod host;
 mod hotplug;
 mod images;
 mod monitors;
 mod parse;
 mod power;
+mod qmp;
 mod seen;
 mod syntax;
 mod watch;
@@ -28,6 +31,7 @@ use self::claims::Claims;
 use self::config_file::ConfigFile;
 use self::definitions::{Definitions, Kept};
 use self::devices::MAX_DISKS;
+use self::hold::Holds;
 use self::parse::{Details, Row, RunState};
 use self::seen::{Age, Seen, Sight};
 use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb, bridges};
@@ -120,6 +124,10 @@ pub struct XlOptions {
     pub request_timeout: Duration,
     /// How long a guest may take to let go of a device. Xen itself gives up after 10 s.
     pub device_timeout: Duration,
+    /// The most bytes per second that a block job moves; 0 is no limit.
+    pub block_rate: u64,
+    /// Where Xen puts the sockets of its QEMUs.
+    pub run_dir: PathBuf,
 }
 
 impl XlOptions {
@@ -133,6 +141,8 @@ impl XlOptions {
             power_timeout: Duration::from_secs(120),
             request_timeout: Duration::from_secs(10),
             device_timeout: Duration::from_secs(20),
+            block_rate: 0,
+            run_dir: PathBuf::from("/run/xen"),
         }
     }
 }
@@ -147,6 +157,7 @@ struct Inner {
     definitions: Definitions,
     seen: Seen,
     claims: Claims,
+    holds: Holds,
     /// Shared by those who start a domain; alone, crashed ones are ended.
     starting: RwLock<()>,
 }
@@ -166,6 +177,7 @@ impl XlHypervisor {
             definitions,
             seen: Seen::default(),
             claims: Claims::default(),
+            holds: Holds::default(),
             starting: RwLock::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -287,31 +299,6 @@ impl Inner {
         }
         Ok(Some(definition))
     }
-
-    /// The images of a disk as it was started or plugged in: Xen tells the first one only.
-    fn chain(&self, id: VmId, order: u32, verb: Verb) -> Result<Vec<VolumeSource>> {
-        let row = self.find_active(verb, id)?;
-        let details = self.details_of(&row)?;
-        let place = devices::place(details.kind, order);
-        let none = || Error::refused(BY, format!("vm {id} has no disk {order}"));
-        let disk = details.disks.into_iter().find(|disk| disk.place == place).ok_or_else(none)?;
-        let leaf = VolumeSource::File(PathBuf::from(&disk.path));
-        let run = self.definitions.read(id, Kept::Run)?;
-        let known = run.iter().flat_map(|run| &run.spec.disks).find(|disk| disk.order == order && disk.source == leaf);
-        Ok(match known {
-            Some(disk) => disk.chain().into_iter().map(|layer| layer.source).collect(),
-            None => vec![leaf],
-        })
-    }
-
-    /// Of a running or paused guest, which has such a disk: none of them can be moved yet.
-    fn no_live_chains(&self, id: VmId, order: Option<u32>, verb: Verb) -> Result<()> {
-        match order {
-            Some(order) => self.chain(id, order, verb).map(drop)?,
-            None => drop(self.find_active(verb, id)?),
-        }
-        Err(unsupported("move the data of a disk while its guest runs; shut the vm down first"))
-    }
 }
 
 /// Why the verb does nothing to it.
@@ -391,7 +378,7 @@ impl Hypervisor for XlHypervisor {
             live_disks: true,
             live_nics: true,
             live_disc: self.inner.options.guest.kind() == Kind::Hvm,
-            live_chains: false,
+            live_chains: self.inner.options.guest.kind() != Kind::Hvm,
             mac_prefix: [0x00, 0x16, 0x3e],
         }
     }
@@ -412,7 +399,7 @@ impl Hypervisor for XlHypervisor {
     fn define(&self, spec: &DomainSpec) -> Result<()> {
         let options = &self.inner.options;
         let screen = options.screen_password.then(|| spec.vnc_password.clone());
-        let file = ConfigFile { spec: spec.clone(), guest: options.guest.clone(), screen };
+        let file = ConfigFile { spec: spec.clone(), guest: options.guest.clone(), written: Vec::new(), screen };
         let done = self.inner.definitions.write(&file, Kept::Definition);
         self.inner.seen.touch();
         done
@@ -466,7 +453,8 @@ impl Hypervisor for XlHypervisor {
             if memory > most {
                 return Err(Error::refused(BY, format!("the guest was started with at most {most} MiB")));
             }
-            self.inner.tell(row, "mem-set", [format!("{memory}m")])
+            self.inner.tell(row, "mem-set", [format!("{memory}m")])?;
+            self.inner.amend_run(row, |run| run.spec.memory = memory)
         })
     }
 
@@ -505,25 +493,23 @@ impl Hypervisor for XlHypervisor {
     }
 
     fn overlay_disks(&self, id: VmId, overlays: &[DiskSpec]) -> Result<()> {
-        self.inner.no_live_chains(id, overlays.first().map(|disk| disk.order), Verb::OverlayDisks)
+        self.inner.overlay_disks(id, overlays)
     }
 
-    fn start_block_job(&self, id: VmId, order: u32, _job: &BlockJob) -> Result<()> {
-        self.inner.no_live_chains(id, Some(order), Verb::StartBlockJob)
+    fn start_block_job(&self, id: VmId, order: u32, job: &BlockJob) -> Result<()> {
+        self.inner.start_block_job(id, order, job)
     }
 
     fn block_job(&self, id: VmId, order: u32) -> Result<Option<BlockJobStatus>> {
-        self.inner.chain(id, order, Verb::BlockJob).map(|_| None)
+        self.inner.block_job(id, order)
     }
 
     fn pivot(&self, id: VmId, order: u32) -> Result<()> {
-        self.inner.chain(id, order, Verb::Pivot)?;
-        Err(super::not_ready(id, order))
+        self.inner.pivot(id, order)
     }
 
-    /// There never is one.
-    fn abort_block_job(&self, _id: VmId, _order: u32) -> Result<()> {
-        Ok(())
+    fn abort_block_job(&self, id: VmId, order: u32) -> Result<()> {
+        self.inner.abort_block_job(id, order)
     }
 
     /// Xen has no way to an agent.

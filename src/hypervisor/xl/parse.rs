@@ -119,6 +119,8 @@ pub(super) struct LiveDisk {
     pub(super) path: String,
     pub(super) place: String,
     pub(super) format: String,
+    /// Who serves it: `qdisk` is QEMU, `phy` the kernel.
+    pub(super) backend: String,
     pub(super) writable: bool,
 }
 
@@ -170,6 +172,8 @@ struct Disk {
     vdev: String,
     #[serde(default)]
     format: String,
+    #[serde(default)]
+    backend: String,
     /// Absent when nobody writes to it.
     #[serde(default)]
     readwrite: u32,
@@ -201,6 +205,7 @@ fn detail(element: Element) -> Result<Details, u32> {
         path: disk.pdev_path,
         place: disk.vdev,
         format: disk.format,
+        backend: disk.backend,
         writable: disk.readwrite != 0,
     };
     Ok(Details {

@@ -17,12 +17,15 @@ use super::{BY, Inner, bridges, errors};
 
 /// How long a guest that is just rebooting may take to be back, so that it can be ended.
 const REBOOT: Duration = Duration::from_secs(10);
+/// How long the last run of a guest may take to be gone, so that it can be started again.
+const TEARDOWN: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(100);
 
 impl Inner {
     pub(super) fn start(&self, id: VmId, how: Start) -> Result<()> {
         let _nobody_cleans_up = self.starting.read().unwrap_or_else(PoisonError::into_inner);
         let file = self.definitions.read(id, Kept::Definition)?;
+        self.until_torn_down(id)?;
         // A refusal is for what is so now.
         if self.may_start(id, &*self.look(Age::Recent)?).is_err() {
             self.may_start(id, &*self.look(Age::Fresh)?)?;
@@ -38,6 +41,7 @@ impl Inner {
         self.may_start(id, &sight)?;
         // What is left of a run that ended holds memory, and would be taken for the new one.
         self.end_all(id, &sight)?;
+        self.definitions.remove(id, Kept::Hold)?;
         self.definitions.write(&file, Kept::Run)?;
         let done = self.create(id, how);
         if done.is_err() {
@@ -46,6 +50,18 @@ impl Inner {
         self.seen.touch();
         drop(claim);
         done
+    }
+
+    /// A guest that has just ended is in the list for a moment.
+    fn until_torn_down(&self, id: VmId) -> Result<()> {
+        let deadline = Instant::now() + TEARDOWN;
+        let is_dying = |sight: &Sight| sight.rows_of(id).any(|row| row.state == RunState::Dying);
+        let mut sight = self.look(Age::Recent)?;
+        while is_dying(&sight) && Instant::now() < deadline {
+            std::thread::sleep(TICK);
+            sight = self.look(Age::Fresh)?;
+        }
+        Ok(())
     }
 
     /// Xen would start it a second time.
@@ -153,7 +169,7 @@ impl Inner {
         let sight = self.look(Age::Fresh)?;
         for row in sight.rows().iter().filter(|row| is_ours(&sight, row)) {
             // First, or a death of ours in between would make it look as if it had ended in order.
-            self.definitions.mark_crashed(row.id)?;
+            self.definitions.mark(row.id, Kept::Crash)?;
             self.end(row)?;
             self.definitions.remove(row.id, Kept::Run)?;
             tracing::warn!(vm = %row.id, domain = row.domid, "a guest crashed");

@@ -58,6 +58,11 @@ impl Sight {
         self.known.get(&id).is_some_and(|known| known.run)
     }
 
+    /// Those that stand still, and are to go on.
+    pub(super) fn held(&self) -> impl Iterator<Item = VmId> {
+        self.known.iter().filter(|(_, known)| known.held).map(|(id, _)| *id)
+    }
+
     pub(super) fn is_rebooting(&self, id: VmId) -> bool {
         self.rebooting.contains(&id) || self.row(id).is_some_and(|row| row.state == RunState::Rebooting)
     }
@@ -67,6 +72,7 @@ impl Sight {
         if let Some(row) = self.row(id) {
             return Some(match row.state {
                 RunState::Running | RunState::Rebooting => PowerState::Running,
+                RunState::Paused if self.known.get(&id).is_some_and(|known| known.held) => PowerState::Running,
                 RunState::Paused => PowerState::Paused,
                 RunState::Crashed => PowerState::Crashed,
                 RunState::Shutdown | RunState::Dying => PowerState::Shutdown,

@@ -50,6 +50,7 @@ pub(super) fn definition(id: &str) -> ConfigFile {
             vnc_password: Secret::new(String::new()),
         },
         guest: Guest::Pv(boot),
+        written: Vec::new(),
         screen: None,
     }
 }

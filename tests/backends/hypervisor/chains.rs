@@ -123,12 +123,16 @@ impl Bench {
             fake.hold_jobs(true);
             return Arc::clone(&self.hypervisor);
         }
+        if self.xen {
+            return Arc::new(xl::slow(self, SLOW));
+        }
         Arc::new(connect_slowly(&Libvirtd::shared().uri))
     }
 
     pub(super) fn let_go(&self, vm: &Vm<'_>, target: &str) {
         match &self.fake {
             Some(fake) => fake.hold_jobs(false),
+            None if self.xen => xl::let_go(vm, target),
             None => {
                 Libvirtd::shared().virsh(&["blockjob", &vm.id.to_string(), target, "--bandwidth", "0"]);
             }

@@ -4,26 +4,45 @@ use pengx::exec::SystemRunner;
 use pengx::hypervisor::{Boot, Guest, XlHypervisor, XlOptions};
 
 use super::*;
-use crate::harness::xen::{shared, xl};
+use crate::harness::xen::{qmp, shared, xl};
 
-fn bench(guest: Guest) -> Bench {
-    // Below the bench's own directory, which is gone when the bench is.
-    let dir = tempfile::tempdir().unwrap();
+fn connect(dir: &Path, guest: Guest, block_rate: u64) -> XlHypervisor {
     let options = XlOptions {
         guest,
         call_timeout: NEVER,
         power_timeout: 2 * NEVER,
         request_timeout: Duration::from_secs(10),
         device_timeout: Duration::from_secs(5),
-        ..XlOptions::new(dir.path().join("domains"))
+        block_rate,
+        ..XlOptions::new(dir.join("domains"))
     };
-    let hypervisor = XlHypervisor::new(options, Arc::new(SystemRunner::new())).expect("a control domain of Xen");
-    Bench { xen: true, dir, ..Bench::new(Arc::new(hypervisor)) }
+    XlHypervisor::new(options, Arc::new(SystemRunner::new())).expect("a control domain of Xen")
+}
+
+fn bench(guest: Guest) -> Bench {
+    // Below the bench's own directory, which is gone when the bench is.
+    let dir = tempfile::tempdir().unwrap();
+    Bench { xen: true, ..Bench::in_dir(Arc::new(connect(dir.path(), guest, 0)), dir) }
+}
+
+/// It only waits, answers nobody and needs no disk.
+fn stub() -> Guest {
+    Guest::Pv(Boot::Kernel { kernel: shared("stub"), ramdisk: None, cmdline: String::new() })
 }
 
 pub(super) fn pv() -> Bench {
-    // It only waits, answers nobody and needs no disk.
-    bench(Guest::Pv(Boot::Kernel { kernel: shared("stub"), ramdisk: None, cmdline: String::new() }))
+    bench(stub())
+}
+
+/// The same hypervisor, whose block jobs move so many bytes a second.
+pub(super) fn slow(bench: &Bench, rate: u64) -> XlHypervisor {
+    connect(bench.dir.path(), stub(), rate)
+}
+
+/// The job of the disk that libvirt would call so goes as fast as it can.
+pub(super) fn let_go(vm: &Vm<'_>, target: &str) {
+    let speed = serde_json::json!({ "device": format!("pengx-x{target}"), "speed": 0 });
+    qmp(&domid(vm).unwrap(), "block-job-set-speed", speed);
 }
 
 /// It never gets beyond its BIOS.

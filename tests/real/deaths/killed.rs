@@ -6,6 +6,7 @@ use pengx::hypervisor::{DomainType, Hypervisor, LibvirtHypervisor, LibvirtOption
 use pengx::model::*;
 use pengx::store::{disks, journal, locks, snapshots, storlinks};
 
+use crate::harness::bed::{assert_filled, counter, fill, whole_count};
 use crate::harness::counters::Counter;
 use crate::harness::guest::{SYSTEM, golden, next_beat, until_booted};
 use crate::harness::http::ask;
@@ -13,7 +14,6 @@ use crate::harness::libvirt::Libvirtd;
 use crate::harness::server::{Place, Program};
 use crate::harness::wait::{BOOT, wait_until, wait_within};
 use crate::harness::whole::{Leaks, assert_whole};
-use crate::real::bed::{assert_filled, counter, fill, whole_count};
 use crate::real::{add_storlink, add_template, new_vm, press, status, task_uri, template_image, vm_body};
 
 /// What the guest's second disk holds behind its numbers: so many MiB of this byte. QEMU is busy with it for a while.

@@ -13,10 +13,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::Death;
 use crate::harness::app::{Fuse, StorageFaults};
+use crate::harness::bed::{Bed, counter};
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::wait::{BOOT, wait_within};
 use crate::harness::whole::files_in;
-use crate::real::bed::{Bed, counter};
 
 /// Bytes per second: a block job that has more to move than QEMU moves at once stays in its middle.
 pub(super) const SLOW: u64 = 1 << 14;
@@ -49,11 +49,11 @@ pub(super) struct Sight {
 }
 
 impl Sight {
-    pub(super) fn of(bed: &Bed, vm: VmId) -> Self {
+    pub(super) fn of(bed: &Bed<Libvirtd>, vm: VmId) -> Self {
         let (site, there) = (&bed.app().site, bed.app().site.second_dir());
         let mut sight = Self {
             hypervisor: site.hypervisor.clone(),
-            libvirtd: bed.libvirtd.clone(),
+            libvirtd: bed.ground.clone(),
             fuse: bed.app().fuse.clone(),
             storage: site.storage.clone(),
             vm,

@@ -1,53 +1,74 @@
-//! A site on a libvirt of its own with two storlinks, and VMs of the golden image that count on two disks.
+//! A site on a ground of its own with two storlinks, and VMs of the golden image that count on two disks.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use pengx::hypervisor::{DomainType, FakeHypervisor, LibvirtHypervisor, LibvirtOptions};
+use pengx::hypervisor::{DomainType, FakeHypervisor, Hypervisor, LibvirtHypervisor, LibvirtOptions};
 use pengx::model::*;
+use pengx::operations::Settings;
 use pengx::operations::disk::CreateDisk;
 use pengx::operations::template::AddTemplate;
 use pengx::operations::vm::{CreateVm, StartVm};
 use pengx::store::tasks;
 
-use crate::harness::app::{App, Site};
-use crate::harness::counters::{Count, Counter, at_one_moment};
-use crate::harness::guest::{SYSTEM, golden, next_beat, until_booted};
-use crate::harness::libvirt::Libvirtd;
-use crate::harness::wait::{BOOT, PATIENCE, wait_until};
-use crate::harness::whole::{self, Leaks};
+use super::app::{App, Site};
+use super::counters::{Count, Counter, at_one_moment};
+use super::guest::{SYSTEM, golden, next_beat, until_booted};
+use super::libvirt::Libvirtd;
+use super::wait::{BOOT, PATIENCE, wait_until};
+use super::whole::{self, Domains, Leaks};
+use super::xen::is_too_slow;
 
-pub(super) const HERE: StorlinkId = StorlinkId(1);
-pub(super) const THERE: StorlinkId = StorlinkId(2);
+pub const HERE: StorlinkId = StorlinkId(1);
+pub const THERE: StorlinkId = StorlinkId(2);
 
 /// Of the second disk of every VM.
 const EXTRA: MiB = MiB(128);
 
-pub(super) struct Bed {
-    pub(super) libvirtd: Arc<Libvirtd>,
+pub struct Bed<G> {
+    pub ground: Arc<G>,
     app: Option<App>,
     template: TemplateId,
 }
 
-/// `rate`: the most bytes per second that a block job moves; 0 is no limit.
-fn libvirt(uri: &str, rate: u64) -> LibvirtHypervisor {
-    let options = LibvirtOptions {
-        call_timeout: PATIENCE,
-        power_timeout: PATIENCE * 2,
-        device_timeout: BOOT,
-        block_timeout: PATIENCE * 2,
-        block_rate: rate,
-        domain_type: DomainType::Qemu,
-    };
-    LibvirtHypervisor::new(uri, options).unwrap()
+/// What the VMs run on.
+pub trait Ground: Domains + Send + Sync {
+    /// `rate`: the most bytes per second that a block job moves; 0 is no limit.
+    fn hypervisor(&self, rate: u64) -> Arc<dyn Hypervisor>;
+
+    /// What a server here needs to know.
+    fn adapt(&self, settings: &mut Settings);
+
+    /// Whether a guest can be watched from outside, so that a backup can be proven.
+    fn proves(&self) -> bool;
 }
 
-impl Bed {
-    pub(super) fn new(name: &str) -> Self {
-        let libvirtd = Arc::new(Libvirtd::start(name));
-        let mut site = Site::on(Arc::new(libvirt(&libvirtd.uri, 0)), FakeHypervisor::new());
+impl Ground for Libvirtd {
+    fn hypervisor(&self, rate: u64) -> Arc<dyn Hypervisor> {
+        let options = LibvirtOptions {
+            call_timeout: PATIENCE,
+            power_timeout: PATIENCE * 2,
+            device_timeout: BOOT,
+            block_timeout: PATIENCE * 2,
+            block_rate: rate,
+            domain_type: DomainType::Qemu,
+        };
+        Arc::new(LibvirtHypervisor::new(&self.uri, options).unwrap())
+    }
+
+    fn adapt(&self, _: &mut Settings) {}
+
+    fn proves(&self) -> bool {
+        true
+    }
+}
+
+impl<G: Ground> Bed<G> {
+    pub fn new(ground: G) -> Self {
+        let mut site = Site::on(ground.hypervisor(0), FakeHypervisor::new());
         site.settings.prove_timeout = BOOT;
+        ground.adapt(&mut site.settings);
         let app = site.start();
         assert_eq!((app.storlink(), app.second_storlink()), (HERE, THERE));
 
@@ -57,25 +78,25 @@ impl Bed {
         let (name, desc) = ("golden".parse().unwrap(), String::new());
         let (os, os_arch, format) = (Os::Other, OsArch::X64, Format::Qcow2);
         let template = app.run(AddTemplate { name, os, os_arch, desc, storlink: HERE, disk, format }).unwrap();
-        Self { libvirtd, app: Some(app), template }
+        Self { ground: Arc::new(ground), app: Some(app), template }
     }
 
-    pub(super) fn app(&self) -> &App {
+    pub fn app(&self) -> &App {
         self.app.as_ref().unwrap()
     }
 
     /// The next server, in the place of one that ends in order or is dead; its block jobs go at this rate.
-    pub(super) fn restart(&mut self, rate: u64) {
+    pub fn restart(&mut self, rate: u64) {
         let app = self.app.take().unwrap();
         app.core.stop(PATIENCE);
         let App { mut site, core, .. } = app;
         drop(core);
-        site.hypervisor = Arc::new(libvirt(&self.libvirtd.uri, rate));
+        site.hypervisor = self.ground.hypervisor(rate);
         self.app = Some(site.start());
     }
 
     /// Off, with a copy of the golden image and an empty raw disk.
-    pub(super) fn vm(&self, name: &str) -> VmId {
+    pub fn vm(&self, name: &str) -> VmId {
         let size = MiB(128);
         let wish = self.app().vm_of(HERE, Some(self.template), name);
         let vm = self.app().run(CreateVm { memory: size, maxmem: size, extra_disk_size: None, ..wish }).unwrap();
@@ -85,12 +106,12 @@ impl Bed {
     }
 
     /// Where the numbers of these disks are.
-    pub(super) fn counters(&self, disks: &[Disk]) -> Vec<Counter> {
+    pub fn counters(&self, disks: &[Disk]) -> Vec<Counter> {
         disks.iter().map(|disk| counter(&self.app().path(disk), disk.order)).collect()
     }
 
     /// What the VM counts on, as its rows say.
-    pub(super) fn disks(&self, vm: VmId) -> Vec<Counter> {
+    pub fn disks(&self, vm: VmId) -> Vec<Counter> {
         self.counters(&self.app().disks(vm))
     }
 
@@ -100,19 +121,22 @@ impl Bed {
     }
 
     /// Starts it, for the n-th time in the eyes of its guest, and waits until that counts.
-    pub(super) fn boot(&self, vm: VmId, n: u64) {
-        self.app().run(StartVm { vm }).unwrap();
+    pub fn boot(&self, vm: VmId, n: u64) {
+        wait_until("it starts", || match self.app().run(StartVm { vm }) {
+            Err(late) if is_too_slow(&late) => Err(late),
+            done => done.map(|()| true).map_err(|why| panic!("{why}")),
+        });
         self.until_up(vm, n);
     }
 
-    pub(super) fn until_up(&self, vm: VmId, n: u64) {
+    pub fn until_up(&self, vm: VmId, n: u64) {
         until_booted(&self.system(vm), Format::Qcow2, n);
         self.counts_on(vm);
     }
 
     /// The guest writes to all images that its rows name, and has lost nothing of what it wrote to them before; a number that
     /// it has written.
-    pub(super) fn counts_on(&self, vm: VmId) -> u64 {
+    pub fn counts_on(&self, vm: VmId) -> u64 {
         let disks = self.disks(vm);
         let mut last = disks[0].until_past(0);
         for disk in &disks {
@@ -123,41 +147,41 @@ impl Bed {
     }
 
     /// How often its guest has booted. It lives.
-    pub(super) fn boots(&self, vm: VmId) -> u64 {
+    pub fn boots(&self, vm: VmId) -> u64 {
         next_beat(&self.system(vm), Format::Qcow2, SYSTEM).boots
     }
 
     /// See [`whole::assert_whole`].
-    pub(super) fn assert_whole(&self, leaks: Leaks) -> u64 {
-        whole::assert_whole(&self.app().store(), &self.libvirtd, leaks)
+    pub fn assert_whole(&self, leaks: Leaks) -> u64 {
+        whole::assert_whole(&self.app().store(), &*self.ground, leaks)
     }
 
-    pub(super) fn last_task(&self) -> Task {
+    pub fn last_task(&self) -> Task {
         self.app().store().read(|c| tasks::recent(c, 1)).unwrap().remove(0)
     }
 }
 
 /// Where the numbers are on an image of a VM's disk.
-pub(super) fn counter(image: &Path, order: u32) -> Counter {
+pub fn counter(image: &Path, order: u32) -> Counter {
     let format = image.extension().unwrap().to_str().unwrap().parse().unwrap();
     if order == 0 { Counter::system(image, format) } else { Counter::extra(image, format) }
 }
 
 /// What disks hold that nobody writes to: all numbers from the first on, of one moment.
 #[track_caller]
-pub(super) fn whole_count(disks: &[Counter]) -> Vec<Count> {
+pub fn whole_count(disks: &[Counter]) -> Vec<Count> {
     let counts = at_one_moment(disks).unwrap_or_else(|why| panic!("{why}"));
     assert!(counts.iter().all(|count| count.first == 1), "{disks:?}");
     counts
 }
 
 /// Puts so many MiB of a byte into an image that nobody uses, behind all numbers.
-pub(super) fn fill(image: &Path, format: Format, mib: u64, byte: u8) {
+pub fn fill(image: &Path, format: Format, mib: u64, byte: u8) {
     qemu_io(&["-f", format.word(), "-c", &format!("write -q -P {byte} 64M {mib}M")], image);
 }
 
 /// What was so put is there.
-pub(super) fn assert_filled(image: &Path, format: Format, mib: u64, byte: u8) {
+pub fn assert_filled(image: &Path, format: Format, mib: u64, byte: u8) {
     qemu_io(&["-r", "-U", "-f", format.word(), "-c", &format!("read -q -P {byte} 64M {mib}M")], image);
 }
 

@@ -1,0 +1,88 @@
+//! A whole pengx in a control domain of Xen, with a Linux guest that counts on its disks.
+
+use pengx::model::*;
+use pengx::operations::disk::{CreateDisk, DeleteDisk};
+use pengx::operations::nic::{CreateNic, DeleteNic};
+use pengx::operations::vm::{DeleteVm, RebootVm, ResetVm, ResumeVm, ShutdownVm, StartVm, SuspendVm};
+use pengx::store::nics;
+
+use crate::harness::app::App;
+use crate::harness::bed::{Bed, HERE};
+use crate::harness::guest::{EXTRA, Sight, next_beat, until_seen};
+use crate::harness::whole::{Domains, Leaks};
+use crate::harness::xen::Dom0;
+use crate::real::counting::lives;
+
+#[test]
+#[ignore = "needs a Xen control domain: make test-xen"]
+fn a_guest_on_xen_counts_through_its_whole_life() {
+    lives(Bed::new(Dom0::new()));
+}
+
+fn sees(bed: &Bed<Dom0>, vm: VmId, what: &str, is: impl Fn(&Sight) -> bool) -> Sight {
+    let system = &bed.app().disks(vm)[0];
+    until_seen(&bed.app().path(system), system.format, what, is)
+}
+
+fn state(app: &App, vm: VmId) -> PowerState {
+    app.site.hypervisor.domain(vm).unwrap().unwrap().state
+}
+
+/// Asked, it does what it is asked, and loses nothing; and it reboots as the same VM.
+#[test]
+#[ignore = "needs a Xen control domain: make test-xen"]
+fn a_guest_on_xen_obeys() {
+    let bed = Bed::new(Dom0::new());
+    let (app, vm) = (bed.app(), bed.vm("web1"));
+    bed.boot(vm, 1);
+    let first = bed.ground.domid(&vm.to_string());
+    app.run(SuspendVm { vm }).unwrap();
+    assert_eq!(state(app, vm), PowerState::Paused);
+    app.run(ResumeVm { vm }).unwrap();
+    bed.counts_on(vm);
+    app.run(RebootVm { vm }).unwrap();
+    bed.until_up(vm, 2);
+    assert_ne!(bed.ground.domid(&vm.to_string()), first);
+    let counted = bed.counts_on(vm);
+    app.run(ShutdownVm { vm }).unwrap();
+    assert_eq!((state(app, vm), bed.ground.running().len()), (PowerState::Shutdown, 0));
+    assert!(bed.disks(vm)[0].numbers() >= counted);
+    app.run(StartVm { vm }).unwrap();
+    bed.until_up(vm, 3);
+    app.run(ResetVm { vm }).unwrap();
+    bed.until_up(vm, 4);
+    app.run(ShutdownVm { vm }).unwrap();
+    bed.assert_whole(Leaks::None);
+    app.run(DeleteVm { vm }).unwrap();
+    assert!(bed.ground.all().is_empty());
+}
+
+/// A guest that runs is given disks and interfaces, and gives them back; what it has after a reboot of its own is what it had.
+#[test]
+#[ignore = "needs a Xen control domain: make test-xen"]
+fn a_guest_on_xen_is_given_devices_and_gives_them_back() {
+    let bed = Bed::new(Dom0::new());
+    let (app, vm) = (bed.app(), bed.vm("web1"));
+    bed.boot(vm, 1);
+    sees(&bed, vm, "what it was made with", |it| it.disks == ["xvda", "xvdb"] && it.nics == 2);
+    let create = CreateDisk { vm, storlink: HERE, size: MiB(16), format: Some(Format::Qcow2), desc: String::new() };
+    app.run(create).unwrap();
+    sees(&bed, vm, "another disk", |it| it.disks == ["xvda", "xvdb", "xvdc"]);
+    let row = app.disks(vm).remove(2);
+    next_beat(&app.path(&row), row.format, EXTRA);
+    app.run(CreateNic { vm, network: "0".to_owned(), ip: None }).unwrap();
+    sees(&bed, vm, "another interface", |it| it.nics == 3);
+    bed.assert_whole(Leaks::None);
+
+    app.run(RebootVm { vm }).unwrap();
+    bed.until_up(vm, 2);
+    sees(&bed, vm, "all of it", |it| it.disks == ["xvda", "xvdb", "xvdc"] && it.nics == 3);
+    bed.assert_whole(Leaks::None);
+
+    app.run(DeleteDisk { vm, disk: row.id }).unwrap();
+    sees(&bed, vm, "one disk less", |it| it.disks == ["xvda", "xvdb"]);
+    let last = app.store().read(|c| nics::of_vm(c, vm)).unwrap().pop().unwrap();
+    app.run(DeleteNic { vm, nic: last.id }).unwrap();
+    bed.assert_whole(Leaks::None);
+    bed.counts_on(vm);
+}
