@@ -12,7 +12,7 @@ phase := tests/lab/phase.sh
 # What tests may share between runs: the golden image, libvirt's capabilities.
 export PENGX_LAB_CACHE ?= $(CURDIR)/target/lab
 
-# of the tests that need a Xen, those that `make test` runs: words in their names.
+# Of the tests that need a Xen, those that `make test` runs: words in their names.
 xen_quick := xen::the_ xen::xen_answers laws_of_xl_pv::an_image_in_the_middle laws_of_xl_pv::a_disk_is_mirrored
 
 # What the package is made of.

@@ -62,7 +62,7 @@ for word in "$@"; do
     in_dom0 200 "'$program' --list --ignored '$word' 2>/dev/null | grep -q ': test$'" ||
         echo "test-xen: NOT RUN: tests named '$word': this tree has none"
 done
-in_dom0 1800 "cd '$repo' && PENGX_LAB_CACHE=/usr/local/share/pengx-xen RUST_BACKTRACE=1 \
+in_dom0 7200 "cd '$repo' && PENGX_LAB_CACHE=/usr/local/share/pengx-xen RUST_BACKTRACE=1 \
     '$program' --ignored --test-threads=1 $*" &
 # A signal is heard while a shell waits.
 wait $! || failed+=("tests")
