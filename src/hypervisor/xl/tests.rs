@@ -1,10 +1,12 @@
 //! The backend over a scripted `xl`: what it is told, how often, and what is made of its answers.
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
 use std::sync::Mutex;
 
 use super::*;
 use crate::exec::{Failure, Watch};
-use crate::model::{NicLink, Secret};
+use crate::model::{CacheMode, Layer, NicLink, Secret};
 
 /// What a command did when it was recorded, or shall do.
 #[derive(Debug, Clone, Default)]
@@ -104,7 +106,8 @@ impl Stage {
         let dir = tempfile::tempdir().unwrap();
         let scripted = Arc::new(Scripted { script: Box::new(script), told: Mutex::default() });
         let file = definition(ID);
-        let options = XlOptions { guest: file.guest.clone(), ..XlOptions::new(dir.path().to_owned()) };
+        let run_dir = dir.path().to_owned();
+        let options = XlOptions { guest: file.guest.clone(), run_dir, ..XlOptions::new(dir.path().to_owned()) };
         let xl = XlHypervisor::with_runner(options, scripted.clone()).unwrap();
         xl.define(&file.spec).unwrap();
         Self { xl, scripted, _dir: dir }
@@ -122,6 +125,71 @@ impl Stage {
 
 fn id() -> VmId {
     ID.parse().unwrap()
+}
+
+/// A QEMU at this socket that has one image open, and does what else it is told.
+fn serving(socket: &Path, disks: &'static str) {
+    let listener = UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            writeln!(stream, r#"{{"QMP": {{}}}}"#).unwrap();
+            for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+                let done = if line.unwrap().contains("query-block\"") { disks } else { "{}" };
+                writeln!(stream, r#"{{"return": {done}}}"#).unwrap();
+            }
+        }
+    });
+}
+
+/// What a `kill -9` leaves between two calls: the guest stands still, and Xen would restart it on the image of before.
+#[test]
+fn a_guest_that_was_left_standing_goes_on_when_xen_knows_its_disks() {
+    let flags = Arc::new(Mutex::new("--p---"));
+    let now = Arc::clone(&flags);
+    let stage = Stage::new(move |line| {
+        let mut flags = now.lock().unwrap();
+        if line == "xl unpause 7" {
+            *flags = "-b----";
+        }
+        said(&if line == "xl list -v" { row("x", 7, &flags) } else { String::new() })
+    });
+    let definitions = &stage.xl.inner.definitions;
+    let mut run = definition(ID);
+    let layer = |file: &str| Layer { source: VolumeSource::File(file.into()), format: Format::Qcow2 };
+    let (over, base) = (layer("/s/over.qcow2"), layer("/s/base.qcow2"));
+    run.spec.disks = vec![DiskSpec {
+        order: 0,
+        source: base.source.clone(),
+        format: Format::Qcow2,
+        cache: CacheMode::Writeback,
+        backing: Vec::new(),
+    }];
+    definitions.write(&run, Kept::Run).unwrap();
+    definitions.mark(id(), Kept::Hold).unwrap();
+    assert_eq!(stage.state(), PowerState::Running, "it is not paused in anybody's eyes but ours");
+
+    // As long as nobody says what its disks are it does not move.
+    let sight = stage.xl.inner.look(Age::Fresh).unwrap();
+    let why = stage.xl.inner.let_all_go(&sight).unwrap_err().to_string();
+    assert_eq!(why, "Xen refused: no QEMU serves the disks of the guest");
+    assert!(stage.told("xl unpause").is_empty() && definitions.all().unwrap()[&id()].held);
+
+    serving(
+        &stage.xl.inner.options.run_dir.join("qmp-libxenstat-7"),
+        concat!(
+            r#"[{"inserted": {"node-name": "pengx-xvda-0", "image": {"filename": "/s/over.qcow2", "#,
+            r#""format": "qcow2", "backing-image": {"filename": "/s/base.qcow2", "format": "qcow2"}}}}]"#
+        ),
+    );
+    stage.xl.inner.let_all_go(&sight).unwrap();
+    let run = definitions.path(id(), Kept::Run).display().to_string();
+    let told: Vec<String> = stage.told("xl ").into_iter().filter(|line| line != "xl list -v").collect();
+    assert_eq!(told, [format!("xl config-update 7 {run}"), "xl unpause 7".to_owned()]);
+    let disk = definitions.read(id(), Kept::Run).unwrap().unwrap().spec.disks.remove(0);
+    assert_eq!(disk.chain(), [over, base]);
+    assert!(!definitions.all().unwrap()[&id()].held);
+    assert_eq!(stage.state(), PowerState::Running);
 }
 
 /// One domain in this state; what is not a list works.
