@@ -134,12 +134,13 @@ fn parts(
 ) -> Result<Parts> {
     let (clock, ids) = (Arc::new(SystemClock), Arc::new(RandomIds));
     let facts = host::facts()?;
+    let host_use = hypervisor.host_use()?;
     let now = clock.now();
     let pm = Pm {
         id,
         name: facts.name,
-        cpu: facts.cpus,
-        memory: facts.memory,
+        cpu: host_use.map_or(facts.cpus, |counted| counted.cpus),
+        memory: host_use.map_or(facts.memory, |counted| counted.memory),
         ssh_pubkey,
         hypervisor: hypervisor.kind().to_owned(),
         heartbeat_at: now,
@@ -157,6 +158,7 @@ fn parts(
         probe: Arc::new(NoFaults),
         pm,
         host: host::Host::this(),
+        host_use,
         settings: settings(config),
     })
 }

@@ -1,18 +1,18 @@
-//! How busy this host is: counters of the kernel, and what they say between two looks.
+//! How busy this host is: counters of the kernel, or of a hypervisor below it, and what they say between two looks.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Host;
 use crate::error::{Error, Result};
-use crate::model::MiB;
+use crate::model::{HostUse, MiB};
 
 /// CPU load is told over at least so long, once the server has run for so long.
 const WINDOW: Duration = Duration::from_secs(1);
 /// Over less, the clock ticks that it is counted in say nothing.
 const LEAST_WINDOW: Duration = Duration::from_millis(250);
 
-/// What the kernel says now.
+/// What is said now.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Load {
     /// Of all CPUs, since the look before; idle and waiting for disks is not busy.
@@ -46,7 +46,13 @@ impl Memory {
     }
 }
 
-/// Clock ticks since boot, of all CPUs together.
+impl From<HostUse> for Memory {
+    fn from(counted: HostUse) -> Self {
+        Self { total_kib: counted.memory.0.saturating_mul(1024), available_kib: counted.free.0.saturating_mul(1024) }
+    }
+}
+
+/// What all CPUs together have done, in some unit: the kernel's clock ticks since boot, or milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ticks {
     busy: u64,
@@ -54,15 +60,22 @@ struct Ticks {
 }
 
 impl Ticks {
+    fn of(counted: HostUse, since: Duration) -> Self {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self { busy: ms(counted.busy), total: ms(since.saturating_mul(counted.cpus)) }
+    }
+
     /// Some counters of the kernel step back now and then.
     fn percent_since(self, before: Self) -> f64 {
         percent(self.busy.saturating_sub(before.busy), self.total.saturating_sub(before.total))
     }
 }
 
-/// Remembers its looks, so that no answer has to wait for a second one.
+/// Remembers its looks, so that no answer has to wait for a second one. Each look is given what the hypervisor counts, if
+/// that is the truth here; always or never.
 pub struct Sampler {
     host: Host,
+    began: Instant,
     looks: Mutex<Looks>,
 }
 
@@ -80,9 +93,11 @@ struct Look {
 
 impl Sampler {
     /// Takes the first look.
-    pub fn new(host: Host) -> Self {
-        let first = Look { at: Instant::now(), ticks: host.ticks() };
-        Self { host, looks: Mutex::new(Looks { before: first, newest: first }) }
+    pub fn new(host: Host, counted: Option<HostUse>) -> Self {
+        let at = Instant::now();
+        let ticks = counted.map_or_else(|| host.ticks(), |counted| Some(Ticks::of(counted, Duration::ZERO)));
+        let first = Look { at, ticks };
+        Self { host, began: at, looks: Mutex::new(Looks { before: first, newest: first }) }
     }
 
     /// How long [`Sampler::load`] has nothing to compare with yet; not zero only right after the start.
@@ -93,13 +108,18 @@ impl Sampler {
 
     /// Looks now, for the next [`Sampler::load`]. Called now and then, it keeps what that tells recent; so the first and the
     /// only answer of a day is about this minute.
-    pub fn look_again(&self) {
-        self.look();
+    pub fn look_again(&self, counted: Option<HostUse>) {
+        self.look(counted);
     }
 
     /// A look to compare with, and one taken now.
-    fn look(&self) -> (Look, Look) {
-        let now = Look { at: Instant::now(), ticks: self.host.ticks() };
+    fn look(&self, counted: Option<HostUse>) -> (Look, Look) {
+        let at = Instant::now();
+        let ticks = match counted {
+            Some(counted) => Some(Ticks::of(counted, at.saturating_duration_since(self.began))),
+            None => self.host.ticks(),
+        };
+        let now = Look { at, ticks };
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         if now.at.saturating_duration_since(looks.newest.at) >= WINDOW {
             looks.before = looks.newest;
@@ -112,18 +132,19 @@ impl Sampler {
     ///
     /// # Errors
     /// `Refused` if `/proc` does not say.
-    pub fn load(&self) -> Result<Load> {
+    pub fn load(&self, counted: Option<HostUse>) -> Result<Load> {
         let unknown = |file: &str| Error::refused("the kernel", format!("{file} does not say how busy this host is"));
-        let (before, now) = self.look();
+        let (before, now) = self.look(counted);
         let (Some(before), Some(ticks)) = (before.ticks, now.ticks) else { return Err(unknown("/proc/stat")) };
-        let memory = self.host.text("proc/meminfo").as_deref().and_then(memory);
+        let kernel = || self.host.text("proc/meminfo").as_deref().and_then(memory);
+        let memory = counted.map(Memory::from).or_else(kernel);
         let (received, sent) = self.host.traffic();
         Ok(Load {
             cpu_percent: ticks.percent_since(before),
             memory: memory.ok_or_else(|| unknown("/proc/meminfo"))?,
             received,
             sent,
-            threads_per_core: self.host.threads_per_core(),
+            threads_per_core: counted.map_or_else(|| self.host.threads_per_core(), |counted| counted.threads_per_core),
         })
     }
 }
@@ -247,16 +268,34 @@ mod tests {
             ("sys/class/net/vif1.0/device/subsystem", "-> ../../bus/xen-backend"),
             ("sys/class/net/vif1.0/statistics/rx_bytes", "1000\n"),
         ]);
-        let load = Sampler::new(tree.host()).load().unwrap();
+        let load = Sampler::new(tree.host(), None).load(None).unwrap();
         assert_eq!((load.received, load.sent, load.threads_per_core), (105, 11, 2));
         assert_eq!((load.cpu_percent, load.memory.used_percent()), (0.0, 50.0));
         let nothing = Tree::of(&[]);
-        assert!(Sampler::new(nothing.host()).load().unwrap_err().to_string().contains("/proc/stat"));
+        assert!(Sampler::new(nothing.host(), None).load(None).unwrap_err().to_string().contains("/proc/stat"));
+    }
+
+    #[test]
+    fn what_a_hypervisor_counts_is_what_counts() {
+        let tree = Tree::of(&[("proc/stat", "cpu  1 2 3 4\n"), ("proc/meminfo", "MemTotal: 2048 kB\n")]);
+        let counted = |busy| HostUse {
+            cpus: 2,
+            threads_per_core: 2,
+            busy: Duration::from_secs(busy),
+            memory: MiB(2047),
+            free: MiB(1256),
+        };
+        let sampler = Sampler::new(tree.host(), Some(counted(1000)));
+        std::thread::sleep(Duration::from_millis(20));
+        let idle = sampler.load(Some(counted(1000))).unwrap();
+        assert_eq!((idle.cpu_percent, idle.threads_per_core), (0.0, 2));
+        assert_eq!((idle.memory.total(), idle.memory.used()), (MiB(2047), MiB(791)));
+        assert_eq!(sampler.load(Some(counted(4000))).unwrap().cpu_percent, 100.0, "more than there is");
     }
 
     #[test]
     fn work_shows_as_load() {
-        let sampler = Sampler::new(Host::this());
+        let sampler = Sampler::new(Host::this(), None);
         let stop = std::sync::atomic::AtomicBool::new(false);
         let most = std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -268,12 +307,12 @@ mod tests {
             let mut most = 0.0;
             while most < 1.0 && Instant::now() < deadline {
                 std::thread::sleep(sampler.too_early().max(Duration::from_millis(20)));
-                most = sampler.load().unwrap().cpu_percent.max(most);
+                most = sampler.load(None).unwrap().cpu_percent.max(most);
             }
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             most
         });
-        let load = sampler.load().unwrap();
+        let load = sampler.load(None).unwrap();
         assert!(most >= 1.0, "one CPU was busy, and the load was {most} % at most");
         assert!(load.memory.used() < load.memory.total() && load.threads_per_core >= 1, "{load:?}");
     }

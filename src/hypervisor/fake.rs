@@ -16,8 +16,8 @@ use self::faults::Faults;
 use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, Mac, MiB, NicLink, NicSpec,
-    PowerState, VmId, VncEndpoint, VolumeSource,
+    DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, HostUse, Mac, MiB, NicLink,
+    NicSpec, PowerState, VmId, VncEndpoint, VolumeSource,
 };
 
 pub use self::faults::Answer;
@@ -386,6 +386,10 @@ impl Hypervisor for FakeHypervisor {
             cpus: 16,
             memory: MiB(64 << 10),
         })
+    }
+
+    fn host_use(&self) -> Result<Option<HostUse>> {
+        Ok(None)
     }
 
     fn capabilities(&self, _spec: &DomainSpec) -> Capabilities {

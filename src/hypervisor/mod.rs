@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::model::{
-    Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, Layer, Mac, MiB, NicSpec, VmId, VolumeSource,
+    Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, HostUse, Layer, Mac, MiB, NicSpec, VmId, VolumeSource,
 };
 
 pub use connect::{Options, connect};
@@ -38,6 +38,9 @@ pub trait Hypervisor: Send + Sync {
 
     /// Version and size of the host. Asks the hypervisor, so it also tells whether it answers.
     fn info(&self) -> Result<HypervisorInfo>;
+
+    /// What the host is used for, where the kernel that we run on sees a part of it only. `None`: the kernel sees it all.
+    fn host_use(&self) -> Result<Option<HostUse>>;
 
     /// What can be done to this domain on this host.
     fn capabilities(&self, spec: &DomainSpec) -> Capabilities;

@@ -10,7 +10,9 @@ use prometheus_client::registry::Registry;
 
 use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
 use crate::error::Result;
-use crate::model::{Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, Mac, MiB, NicSpec, VmId, VolumeSource};
+use crate::model::{
+    Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, HostUse, Mac, MiB, NicSpec, VmId, VolumeSource,
+};
 
 /// Upper bounds in seconds: a look takes a millisecond, a guest may take a minute to let a disk go.
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.0, 5.0, 20.0, 60.0];
@@ -54,6 +56,9 @@ impl Hypervisor for Timed {
     }
     fn info(&self) -> Result<HypervisorInfo> {
         self.call(Verb::Info, |h| h.info())
+    }
+    fn host_use(&self) -> Result<Option<HostUse>> {
+        self.call(Verb::HostUse, |h| h.host_use())
     }
     fn capabilities(&self, spec: &DomainSpec) -> Capabilities {
         self.inner.capabilities(spec)

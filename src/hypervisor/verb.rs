@@ -6,6 +6,7 @@ use crate::model::{PowerState, VmId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verb {
     Info,
+    HostUse,
     Domains,
     Domain,
     Defined,
@@ -42,6 +43,7 @@ impl Verb {
         !matches!(
             self,
             Self::Info
+                | Self::HostUse
                 | Self::Domains
                 | Self::Domain
                 | Self::Defined
@@ -58,6 +60,7 @@ impl Verb {
     pub fn word(self) -> &'static str {
         match self {
             Self::Info => "info",
+            Self::HostUse => "host_use",
             Self::Domains => "domains",
             Self::Domain => "domain",
             Self::Defined => "defined",
@@ -93,6 +96,7 @@ impl Verb {
     pub fn phrase(self) -> &'static str {
         match self {
             Self::Info => "tell its version",
+            Self::HostUse => "tell what the host is used for",
             Self::Domains => "list the domains",
             Self::Domain => "look at",
             Self::Defined => "tell the definition of",
@@ -149,6 +153,7 @@ impl Verb {
             | Self::AbortBlockJob
             | Self::AgentAnswers => "it must be running",
             Self::Info
+            | Self::HostUse
             | Self::Domains
             | Self::Domain
             | Self::Defined

@@ -39,7 +39,7 @@ pub use ids::{
 pub use iso::{Iso, IsoFile, IsoName};
 pub use network::{BridgeType, Dns, Network, NetworkCategory, NetworkKind, NetworkMethod, Sriov};
 pub use nic::{Mac, Nic};
-pub use pm::Pm;
+pub use pm::{HostUse, Pm};
 pub use snapshot::{Snapshot, SnapshotKind};
 pub use ssh_key::SshKey;
 pub use storlink::{Storlink, StorlinkLevel, StorlinkType, Usage};

@@ -1,5 +1,7 @@
 //! The physical machine that runs the VMs.
 
+use std::time::Duration;
+
 use chrono::NaiveDateTime;
 
 use super::{MiB, PmId};
@@ -17,4 +19,16 @@ pub struct Pm {
     pub heartbeat_at: NaiveDateTime,
     pub created_at: NaiveDateTime,
     pub updated_at: NaiveDateTime,
+}
+
+/// What the processors and the memory of a host are used for, counted by its hypervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostUse {
+    /// Logical CPUs.
+    pub cpus: u32,
+    pub threads_per_core: u32,
+    /// What all CPUs together have worked since some moment; it never steps back.
+    pub busy: Duration,
+    pub memory: MiB,
+    pub free: MiB,
 }

@@ -39,7 +39,7 @@ use tokio::sync::Semaphore;
 use crate::error::{Error, Result};
 use crate::host::{Host, Sampler};
 use crate::hypervisor::Hypervisor;
-use crate::model::{Clock, Ids, Lane, Lock, NicLink, Pm, ProofSign, Right, Storlink, StorlinkId, TaskKind};
+use crate::model::{Clock, HostUse, Ids, Lane, Lock, NicLink, Pm, ProofSign, Right, Storlink, StorlinkId, TaskKind};
 use crate::storage::VolumeDriver;
 use crate::store::Store;
 pub use crate::tasks::Done;
@@ -140,6 +140,8 @@ pub struct Parts {
     pub pm: Pm,
     /// Where the other facts of this host come from.
     pub host: Host,
+    /// What the hypervisor says now that it is used for, if it is to be asked.
+    pub host_use: Option<HostUse>,
     pub settings: Settings,
 }
 
@@ -230,7 +232,7 @@ impl Core {
             ids: parts.ids,
             pm: parts.pm,
             settings: parts.settings,
-            sampler: Sampler::new(parts.host.clone()),
+            sampler: Sampler::new(parts.host.clone(), parts.host_use),
             host: parts.host,
             measured: pm::Measured::default(),
             peers: peers::Known::default(),

@@ -41,6 +41,8 @@ struct Bench {
     fake: Option<FakeHypervisor>,
     /// It is Xen's.
     xen: bool,
+    /// Its guests reach their disks without a driver for Xen.
+    emulated: bool,
     dir: tempfile::TempDir,
 }
 
@@ -50,7 +52,7 @@ impl Bench {
     }
 
     fn in_dir(hypervisor: Arc<dyn Hypervisor>, dir: tempfile::TempDir) -> Self {
-        Self { hypervisor, fake: None, xen: false, dir }
+        Self { hypervisor, fake: None, xen: false, emulated: false, dir }
     }
 
     fn fake() -> Self {

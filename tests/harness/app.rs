@@ -124,6 +124,7 @@ impl Site {
     pub fn parts(&self, store: Store, probe: Arc<dyn Probe>) -> Parts {
         let (faults, site) = (self.storage.clone(), store.clone());
         Parts {
+            host_use: self.hypervisor.host_use().unwrap(),
             store,
             hypervisor: self.hypervisor.clone(),
             volumes: Arc::new(move |storlink| {

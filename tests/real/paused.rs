@@ -9,7 +9,9 @@ use pengx::hypervisor::{
     BlockJob, BlockJobStatus, Capabilities, Changed, DomainType, FakeHypervisor, Hypervisor, HypervisorInfo,
     LibvirtHypervisor, LibvirtOptions, Start,
 };
-use pengx::model::{Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, Mac, MiB, NicSpec, VmId, VolumeSource};
+use pengx::model::{
+    Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, HostUse, Mac, MiB, NicSpec, VmId, VolumeSource,
+};
 
 use crate::harness::app::Site;
 
@@ -63,6 +65,9 @@ impl Hypervisor for Paused {
     }
     fn info(&self) -> Result<HypervisorInfo> {
         self.libvirt.info()
+    }
+    fn host_use(&self) -> Result<Option<HostUse>> {
+        self.libvirt.host_use()
     }
     fn capabilities(&self, spec: &DomainSpec) -> Capabilities {
         self.libvirt.capabilities(spec)

@@ -27,7 +27,7 @@ use self::states::power_state;
 use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb, bridges};
 use crate::error::{Error, Result};
 use crate::model::{
-    Definition, DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, Mac, MiB, NicSpec, PowerState, VmId,
+    Definition, DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, HostUse, Mac, MiB, NicSpec, PowerState, VmId,
     VolumeSource,
 };
 
@@ -329,6 +329,10 @@ impl Hypervisor for LibvirtHypervisor {
 
     fn info(&self) -> Result<HypervisorInfo> {
         self.call(Verb::Info, None, Connection::info)
+    }
+
+    fn host_use(&self) -> Result<Option<HostUse>> {
+        Ok(None)
     }
 
     fn capabilities(&self, _spec: &DomainSpec) -> Capabilities {

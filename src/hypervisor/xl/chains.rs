@@ -1,10 +1,10 @@
 //! Overlays and block jobs: what is moved under the disks of a guest that runs.
 //!
-//! The QEMU that serves the disks of a PV or PVH guest is the truth about their images; what we keep and what Xen restarts the
-//! guest with follow it. An HVM guest reaches a disk in two ways, which QEMU has opened apart, and so its disks stay where
-//! they are.
+//! The QEMU that serves the disks of a guest is the truth about their images; what we keep and what Xen restarts the guest with
+//! follow it. An HVM guest reaches a disk in two ways, which QEMU has opened apart, until a driver of its own has unplugged the
+//! emulated one; before that its disks stay where they are.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::definitions::Kept;
 use super::images::Images;
 use super::parse::{Details, Row};
 use super::qmp::{Fault, Monitor};
-use super::{BY, Inner, Kind, devices, errors, path, unsupported};
+use super::{BY, Inner, devices, errors, path, unsupported};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hypervisor::{self, BlockJob, BlockJobStatus, Verb};
 use crate::model::{DiskSpec, Format, Layer, VmId, VolumeSource};
@@ -34,6 +34,8 @@ pub(super) struct LiveDisk {
     /// What the guest writes to, by QEMU's name.
     node: String,
     pub(super) chain: Vec<Layer>,
+    /// Open a second time, for an emulated disk.
+    is_twice: bool,
 }
 
 #[derive(Deserialize)]
@@ -98,10 +100,16 @@ fn chain(mut image: Image) -> Result<Vec<Layer>> {
 /// By their places in the guest.
 fn disks(monitor: &mut Monitor) -> Result<BTreeMap<String, LiveDisk>> {
     let devices: Vec<Device> = monitor.ask("query-block", json!({}))?;
-    let inserted = devices.into_iter().filter_map(|device| device.inserted);
-    inserted
-        .map(|Inserted { node, image }| Ok((place_of(&node).to_owned(), LiveDisk { chain: chain(image)?, node })))
-        .collect()
+    let inserted: Vec<Inserted> = devices.into_iter().filter_map(|device| device.inserted).collect();
+    let mut opened: HashMap<PathBuf, u32> = HashMap::new();
+    for device in &inserted {
+        *opened.entry(device.image.filename.clone()).or_default() += 1;
+    }
+    let disk = |Inserted { node, image }| {
+        let is_twice = opened.get(&image.filename).is_some_and(|times| *times > 1);
+        Ok((place_of(&node).to_owned(), LiveDisk { chain: chain(image)?, node, is_twice }))
+    };
+    inserted.into_iter().map(disk).collect()
 }
 
 fn job(monitor: &mut Monitor, place: &str) -> Result<Option<Job>> {
@@ -205,17 +213,16 @@ impl Inner {
         if !live {
             return Err(Self::none(row.id, order));
         }
-        if details.kind == Kind::Hvm {
-            let why = "move the data of a disk of an HVM guest while it runs; shut the vm down first";
-            return Err(unsupported(why));
-        }
         match self.settle(row)?.remove(&place) {
+            Some(disk) if disk.is_twice => Err(unsupported(
+                "move the data of a disk that an HVM guest reaches without a driver for Xen; shut the vm down first",
+            )),
             Some(disk) => Ok((place, disk)),
             None => Err(unsupported("move the data of a disk that QEMU does not serve; shut the vm down first")),
         }
     }
 
-    /// The images of a disk. Of an HVM guest they are those that it was started with or given: Xen tells the first one only.
+    /// The images of a disk.
     pub(super) fn chain(&self, id: VmId, order: u32, verb: Verb) -> Result<Vec<VolumeSource>> {
         let row = self.find_active(verb, id)?;
         let details = self.details_of(&row)?;
@@ -236,7 +243,7 @@ impl Inner {
     }
 
     pub(super) fn has_movable_disks(&self, details: &Details) -> bool {
-        details.kind != Kind::Hvm && details.disks.iter().any(|disk| disk.backend == "qdisk")
+        details.disks.iter().any(|disk| disk.backend == "qdisk")
     }
 
     pub(super) fn overlay_disks(&self, id: VmId, overlays: &[DiskSpec]) -> Result<()> {
@@ -419,8 +426,8 @@ fn begin(monitor: &mut Monitor, place: &str, disk: &LiveDisk, wish: &BlockJob, r
             let target = open(monitor, place, to)?;
             let job = json!({
                 "job-id": job_name(place), "device": disk.node, "target": target, "sync": "full",
-                // So that both hold the same from when it is ready.
-                "copy-mode": "write-blocking", "speed": rate,
+                // QEMU 7.2 dies of a guest's write that comes before a job which writes to both sides has begun.
+                "copy-mode": "background", "speed": rate,
             });
             monitor.tell("blockdev-mirror", job)
         }

@@ -77,6 +77,10 @@ impl Definitions {
         self.dir.join(format!("{id}.{}", what.suffix()))
     }
 
+    pub(super) fn has(&self, id: VmId, what: Kept) -> bool {
+        super::exists(&self.path(id, what))
+    }
+
     /// Everything that is there, in one look.
     pub(super) fn all(&self) -> Result<BTreeMap<VmId, Known>> {
         let wrong = |e: io::Error| self.wrong(&self.dir, e);

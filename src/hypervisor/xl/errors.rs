@@ -35,9 +35,10 @@ pub(super) fn explain(error: ExecError) -> Error {
             what: format!("Xen (is this root of a control domain, and does xenstored run? {})", reason(&error)),
         },
         Failure::Exit(_) => ErrorKind::Refused { by: BY.to_owned(), why: reason(&error) },
-        // It may have been done all the same, or be done later.
+        // It may have been done all the same, or be done later. Without xenstored `xl` waits for ever.
         Failure::Timeout(after) => {
-            ErrorKind::Unavailable { what: format!("Xen ({} took more than {} s)", error.program(), after.as_secs()) }
+            let why = format!("{} took more than {} s; is xenstored alive?", error.program(), after.as_secs());
+            ErrorKind::Unavailable { what: format!("Xen ({why})") }
         }
         _ => return error.into(),
     };
@@ -126,6 +127,6 @@ mod tests {
         assert!(!said_no(&away) && said_no(&failed("no")));
         assert!(matches!(explain(away).kind(), ErrorKind::Unavailable { .. }));
         let late = ExecError { failure: Failure::Timeout(Duration::from_secs(5)), ..failed("") };
-        assert_eq!(explain(late).to_string(), "Xen (xl took more than 5 s) does not answer");
+        assert_eq!(explain(late).to_string(), "Xen (xl took more than 5 s; is xenstored alive?) does not answer");
     }
 }

@@ -97,7 +97,10 @@ impl Inner {
                 self.remove_nic(row, nic.mac)?;
                 return done;
             }
-            self.amend_run(row, |run| run.spec.nics.push(nic.clone()))
+            self.amend_run(row, |run| {
+                run.spec.nics.retain(|known| known.mac != nic.mac);
+                run.spec.nics.push(nic.clone());
+            })
         })
     }
 

@@ -38,8 +38,8 @@ use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, Hypervi
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Command, ExecError, Output, Runner};
 use crate::model::{
-    DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, Mac, MiB, NicSpec, PowerState,
-    VmId, VolumeSource,
+    DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, HostUse, Mac, MiB, NicSpec,
+    PowerState, VmId, VolumeSource,
 };
 
 pub(super) use host::is_control_domain;
@@ -124,6 +124,8 @@ pub struct XlOptions {
     pub request_timeout: Duration,
     /// How long a guest may take to let go of a device. Xen itself gives up after 10 s.
     pub device_timeout: Duration,
+    /// How long the last run of a guest may take to be gone when it is started again.
+    pub teardown_timeout: Duration,
     /// The most bytes per second that a block job moves; 0 is no limit.
     pub block_rate: u64,
     /// Where Xen puts the sockets of its QEMUs.
@@ -141,6 +143,7 @@ impl XlOptions {
             power_timeout: Duration::from_secs(120),
             request_timeout: Duration::from_secs(10),
             device_timeout: Duration::from_secs(20),
+            teardown_timeout: Duration::from_secs(10),
             block_rate: 0,
             run_dir: PathBuf::from("/run/xen"),
         }
@@ -157,7 +160,7 @@ struct Inner {
     definitions: Definitions,
     seen: Seen,
     claims: Claims,
-    holds: Holds,
+    holds: Arc<Holds>,
     /// Shared by those who start a domain; alone, crashed ones are ended.
     starting: RwLock<()>,
 }
@@ -177,7 +180,7 @@ impl XlHypervisor {
             definitions,
             seen: Seen::default(),
             claims: Claims::default(),
-            holds: Holds::default(),
+            holds: Arc::default(),
             starting: RwLock::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -186,6 +189,10 @@ impl XlHypervisor {
 
 fn unsupported(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported { what: what.to_owned(), by: BY.to_owned() })
+}
+
+fn is_running(row: &Row) -> bool {
+    row.state == RunState::Running
 }
 
 fn is_active(row: &Row) -> bool {
@@ -360,9 +367,12 @@ impl Hypervisor for XlHypervisor {
     }
 
     fn info(&self) -> Result<HypervisorInfo> {
-        let said = self.inner.xl(self.inner.options.call_timeout, ["info"]).map_err(errors::explain)?;
-        let info = parse::info(&said.stdout)?;
+        let info = self.inner.info()?;
         Ok(HypervisorInfo { version: format!("Xen {}", info.version), cpus: info.cpus, memory: info.memory })
+    }
+
+    fn host_use(&self) -> Result<Option<HostUse>> {
+        self.inner.host_use().map(Some)
     }
 
     fn capabilities(&self, _spec: &DomainSpec) -> Capabilities {
@@ -378,7 +388,7 @@ impl Hypervisor for XlHypervisor {
             live_disks: true,
             live_nics: true,
             live_disc: self.inner.options.guest.kind() == Kind::Hvm,
-            live_chains: self.inner.options.guest.kind() != Kind::Hvm,
+            live_chains: true,
             mac_prefix: [0x00, 0x16, 0x3e],
         }
     }
@@ -435,12 +445,26 @@ impl Hypervisor for XlHypervisor {
     }
 
     fn pause(&self, id: VmId) -> Result<()> {
-        self.inner.act(Verb::Pause, id, is_active, |row| self.inner.tell(row, "pause", []))
+        // Xen counts, and a guest that was paused twice stands still until it was resumed twice.
+        let fits = |row: &Row| is_running(row) || self.inner.definitions.has(id, Kept::Hold);
+        let paused = self.inner.act(Verb::Pause, id, fits, |row| self.inner.tell(row, "pause", []));
+        match paused {
+            Err(error) if matches!(error.kind(), ErrorKind::WrongState { .. }) => {
+                let state = self.inner.look(Age::Recent)?.state(id);
+                if state == Some(PowerState::Paused) { Ok(()) } else { Err(error) }
+            }
+            other => other,
+        }
     }
 
     fn unpause(&self, id: VmId) -> Result<()> {
         let is_paused = |row: &Row| row.state == RunState::Paused;
-        self.inner.act(Verb::Unpause, id, is_paused, |row| self.inner.tell(row, "unpause", []))
+        self.inner.act(Verb::Unpause, id, is_paused, |row| {
+            if self.inner.look(Age::Recent)?.is_held(id) {
+                return self.inner.let_go_on(id);
+            }
+            self.inner.tell(row, "unpause", [])
+        })
     }
 
     fn set_vcpus(&self, id: VmId, count: u32) -> Result<()> {

@@ -1,5 +1,7 @@
 //! What `xl` prints, as values. Pure. Whatever looks otherwise than known is an error that shows the line, never a guess.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -11,10 +13,10 @@ use super::{BY, Kind};
 const MAX_SHOWN: usize = 200;
 /// A domain that is being received from another host, and one that was sent there, under their names.
 const IN_TRANSIT: [&str; 2] = ["--incoming", "--migratedaway"];
-/// What Xen tells of domains that are themselves no guests.
+/// The control domain, which is no guest.
 const DOM0: u32 = 0;
 
-/// A guest as Xen has it now.
+/// A domain as Xen has it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
     /// Never used again once it is gone; a guest that reboots has a new one.
@@ -25,9 +27,15 @@ pub(super) struct Row {
     pub(super) state: RunState,
     /// What it has now.
     pub(super) memory: MiB,
+    /// What its vCPUs have worked together, to a tenth of a second.
+    pub(super) cpu_time: Duration,
 }
 
 impl Row {
+    pub(super) fn is_guest(&self) -> bool {
+        self.domid != DOM0
+    }
+
     /// Half of a migration: the guest lives elsewhere.
     pub(super) fn is_in_transit(&self) -> bool {
         IN_TRANSIT.iter().any(|end| self.name.ends_with(end))
@@ -70,7 +78,7 @@ fn run_state(flags: &str) -> Option<RunState> {
     })
 }
 
-/// The guests in the answer to `xl list -v`.
+/// All domains in the answer to `xl list -v`, the control domain as well.
 pub(super) fn list(stdout: &[u8]) -> Result<Vec<Row>> {
     let text = utf8(stdout)?;
     let mut lines = text.lines();
@@ -79,8 +87,7 @@ pub(super) fn list(stdout: &[u8]) -> Result<Vec<Row>> {
     if header != known {
         return Err(strange(&header.join(" ")));
     }
-    let rows = lines.map(|line| row(line).ok_or_else(|| strange(line)));
-    rows.filter(|row| !row.as_ref().is_ok_and(|row| row.domid == DOM0)).collect()
+    lines.map(|line| row(line).ok_or_else(|| strange(line))).collect()
 }
 
 /// From the right: a long name pushes the columns, and one of a stranger may have blanks.
@@ -89,14 +96,14 @@ fn row(line: &str) -> Option<Row> {
     let _label = words.next()?;
     let _reason = words.next()?;
     let id = words.next()?.parse().ok()?;
-    let _time: f64 = words.next()?.parse().ok()?;
+    let cpu_time = Duration::try_from_secs_f64(words.next()?.parse().ok()?).ok()?;
     let state = run_state(words.next()?)?;
     let _vcpus: u32 = words.next()?.parse().ok()?;
     let memory = MiB(words.next()?.parse().ok()?);
     let domid = words.next()?.parse().ok()?;
     let mut name: Vec<&str> = words.collect();
     name.reverse();
-    Some(Row { domid, id, name: name.join(" "), state, memory })
+    Some(Row { domid, id, name: name.join(" "), state, memory, cpu_time })
 }
 
 /// What a guest is made of, with what was plugged in since it started.
@@ -221,11 +228,14 @@ fn detail(element: Element) -> Result<Details, u32> {
     })
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Info {
     pub(super) version: String,
     pub(super) cpus: u32,
+    pub(super) threads_per_core: u32,
     pub(super) memory: MiB,
+    /// What a new guest could have.
+    pub(super) free: MiB,
 }
 
 /// The answer to `xl info`: a key and a value in each line.
@@ -240,11 +250,16 @@ pub(super) fn info(stdout: &[u8]) -> Result<Info> {
         let text = value(key)?;
         text.parse().map_err(|_| strange(&format!("{key}: {text}")))
     };
-    let cpus = number("nr_cpus")?;
+    let small = |key: &str| {
+        let number = number(key)?;
+        number.try_into().map_err(|_| strange(&format!("{key}: {number}")))
+    };
     Ok(Info {
         version: value("xen_version")?.to_owned(),
-        cpus: cpus.try_into().map_err(|_| strange(&format!("nr_cpus: {cpus}")))?,
+        cpus: small("nr_cpus")?,
+        threads_per_core: small("threads_per_core")?,
         memory: MiB(number("total_memory")?),
+        free: MiB(number("free_memory")?),
     })
 }
 

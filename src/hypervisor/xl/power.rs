@@ -17,8 +17,6 @@ use super::{BY, Inner, bridges, errors};
 
 /// How long a guest that is just rebooting may take to be back, so that it can be ended.
 const REBOOT: Duration = Duration::from_secs(10);
-/// How long the last run of a guest may take to be gone, so that it can be started again.
-const TEARDOWN: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(100);
 
 impl Inner {
@@ -54,7 +52,7 @@ impl Inner {
 
     /// A guest that has just ended is in the list for a moment.
     fn until_torn_down(&self, id: VmId) -> Result<()> {
-        let deadline = Instant::now() + TEARDOWN;
+        let deadline = Instant::now() + self.options.teardown_timeout;
         let is_dying = |sight: &Sight| sight.rows_of(id).any(|row| row.state == RunState::Dying);
         let mut sight = self.look(Age::Recent)?;
         while is_dying(&sight) && Instant::now() < deadline {
@@ -143,8 +141,7 @@ impl Inner {
 
     /// Asks once, by Xen's own channel; a guest that has none is pressed the power button of.
     pub(super) fn request(&self, verb: Verb, id: VmId, word: &str) -> Result<()> {
-        let is_running = |row: &Row| row.state == RunState::Running;
-        self.act(verb, id, is_running, |row| {
+        self.act(verb, id, super::is_running, |row| {
             let args = [word.to_owned(), "-F".to_owned(), row.domid.to_string()];
             match self.xl(self.options.request_timeout, args) {
                 Ok(_) => Ok(()),

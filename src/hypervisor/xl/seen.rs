@@ -6,10 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{DomainStatus, PowerState, VmId, VncEndpoint};
+use crate::model::{DomainStatus, HostUse, PowerState, VmId, VncEndpoint};
 
 use super::definitions::{Kept, Known};
-use super::parse::{self, Row, RunState};
+use super::parse::{self, Info, Row, RunState};
 use super::{Inner, errors, monitors};
 
 /// A list is good for so long, unless we changed something.
@@ -32,6 +32,8 @@ pub(super) struct Sight {
     known: BTreeMap<VmId, Known>,
     /// Not in the list for the moment, and about to be again.
     rebooting: HashSet<VmId>,
+    /// They stand still, were to go on, and cannot.
+    stuck: HashSet<VmId>,
 }
 
 impl Sight {
@@ -63,6 +65,10 @@ impl Sight {
         self.known.iter().filter(|(_, known)| known.held).map(|(id, _)| *id)
     }
 
+    pub(super) fn is_held(&self, id: VmId) -> bool {
+        self.known.get(&id).is_some_and(|known| known.held)
+    }
+
     pub(super) fn is_rebooting(&self, id: VmId) -> bool {
         self.rebooting.contains(&id) || self.row(id).is_some_and(|row| row.state == RunState::Rebooting)
     }
@@ -72,7 +78,7 @@ impl Sight {
         if let Some(row) = self.row(id) {
             return Some(match row.state {
                 RunState::Running | RunState::Rebooting => PowerState::Running,
-                RunState::Paused if self.known.get(&id).is_some_and(|known| known.held) => PowerState::Running,
+                RunState::Paused if self.is_held(id) && !self.stuck.contains(&id) => PowerState::Running,
                 RunState::Paused => PowerState::Paused,
                 RunState::Crashed => PowerState::Crashed,
                 RunState::Shutdown | RunState::Dying => PowerState::Shutdown,
@@ -98,6 +104,8 @@ pub(super) struct Seen {
     /// When we last changed something; what was asked before does not show it.
     touched: Mutex<Option<Instant>>,
     screens: Mutex<HashMap<u32, Screen>>,
+    meter: Mutex<Meter>,
+    info: Mutex<Option<(Instant, Info)>>,
     /// Counts our changes, for the one who watches.
     pub(super) changes: Mutex<u64>,
     pub(super) changed: Condvar,
@@ -107,6 +115,24 @@ pub(super) struct Seen {
 struct Last {
     begun: Option<Instant>,
     answer: Option<Result<Arc<Sight>, ErrorKind>>,
+}
+
+/// How much the CPUs have worked. What a domain did between the last list that has it and its end is not counted.
+#[derive(Default)]
+struct Meter {
+    last: BTreeMap<u32, Duration>,
+    busy: Duration,
+}
+
+impl Meter {
+    fn read(&mut self, rows: &[Row]) {
+        let now: BTreeMap<u32, Duration> = rows.iter().map(|row| (row.domid, row.cpu_time)).collect();
+        for (domid, time) in &now {
+            let before = self.last.get(domid).copied().unwrap_or_default();
+            self.busy = self.busy.saturating_add(time.saturating_sub(before));
+        }
+        self.last = now;
+    }
 }
 
 /// Where it is, or how often it was not found.
@@ -155,7 +181,9 @@ impl Inner {
         let known = self.definitions.all()?;
         let starting = self.claims.holders();
         let said = self.xl(self.options.call_timeout, ["list", "-v"]).map_err(errors::explain)?;
-        let rows = parse::list(&said.stdout)?;
+        let mut rows = parse::list(&said.stdout)?;
+        lock(&self.seen.meter).read(&rows);
+        rows.retain(Row::is_guest);
         let live: HashSet<VmId> = rows.iter().map(|row| row.id).collect();
         let gone: Vec<VmId> = known
             .iter()
@@ -174,7 +202,28 @@ impl Inner {
         }
         let domids: HashSet<u32> = rows.iter().map(|row| row.domid).collect();
         lock(&self.seen.screens).retain(|domid, _| domids.contains(domid));
-        Ok(Sight { rows, known, rebooting })
+        Ok(Sight { rows, known, rebooting, stuck: self.holds.stuck() })
+    }
+
+    /// Of the last second.
+    pub(super) fn info(&self) -> Result<Info> {
+        let mut last = lock(&self.seen.info);
+        match &*last {
+            Some((asked, info)) if asked.elapsed() < GOOD_FOR => Ok(info.clone()),
+            _ => {
+                let asked = Instant::now();
+                let said = self.xl(self.options.call_timeout, ["info"]).map_err(errors::explain)?;
+                let info = parse::info(&said.stdout)?;
+                *last = Some((asked, info.clone()));
+                Ok(info)
+            }
+        }
+    }
+
+    pub(super) fn host_use(&self) -> Result<HostUse> {
+        self.look(Age::Recent)?;
+        let Info { cpus, threads_per_core, memory, free, .. } = self.info()?;
+        Ok(HostUse { cpus, threads_per_core, busy: lock(&self.seen.meter).busy, memory, free })
     }
 
     pub(super) fn status(&self, sight: &Sight, id: VmId) -> Option<DomainStatus> {

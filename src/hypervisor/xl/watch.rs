@@ -25,9 +25,7 @@ fn watch(inner: &Weak<Inner>, changed: &Changed) {
             if let Err(why) = inner.clean_up(&sight) {
                 tracing::warn!(error = why.story(), "what ended guests hold could not be freed");
             }
-            if let Err(why) = inner.let_all_go(&sight) {
-                tracing::warn!(error = why.story(), "a guest that stands still could not go on");
-            }
+            inner.let_all_go(&sight);
             inner.statuses(Age::Recent)
         });
         // `None`: Xen is away.

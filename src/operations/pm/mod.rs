@@ -47,7 +47,10 @@ pub fn prepare(core: &Core) -> Result<()> {
 pub fn heartbeat(core: &Core) -> Result<()> {
     let now = core.clock.now();
     core.store.note_tx(|tx| pms::heartbeat(tx, core.pm.id, now))?;
-    core.sampler.look_again();
+    // A hypervisor that is away is told where its guests are.
+    if let Ok(counted) = core.hypervisor.host_use() {
+        core.sampler.look_again(counted);
+    }
     if facts::is_due(core) {
         facts::measure(core);
     } else {

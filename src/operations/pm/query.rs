@@ -55,10 +55,10 @@ pub struct Performance {
     pub load: Load,
 }
 
-/// Asks the kernel and the inventory now; waits a moment only if the server has just started.
+/// Asks the kernel, or the hypervisor below it, and the inventory now; waits a moment only if the server has just started.
 pub async fn performance(core: &Core) -> Result<Performance> {
     tokio::time::sleep(core.sampler.too_early()).await;
-    let load = core.read(|core| core.sampler.load()).await?;
+    let load = core.read(|core| core.sampler.load(core.hypervisor.host_use()?)).await?;
     let mut performance = Performance { pm: core.pm.id, vm_count: 0, cpus: core.pm.cpu, vcpus: 0, load };
     for view in vm::list(core).await?.views(core) {
         let vm = &view.listing.vm;

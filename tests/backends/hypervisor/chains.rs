@@ -25,7 +25,7 @@ pub(super) fn file(image: &Layer) -> &Path {
     file
 }
 
-fn name(image: &Layer) -> &str {
+pub(super) fn name(image: &Layer) -> &str {
     file(image).to_str().unwrap()
 }
 
@@ -254,7 +254,7 @@ pub(super) fn a_backing_image_serves_many_and_nobody_writes_to_it(bench: &Bench)
         let why = refused(bench.hypervisor.start(other.id, Start::Paused));
         assert!(why.contains(name(image)), "{why}");
     }
-    if !bench.can().live_chains {
+    if bench.emulated {
         return unsupported(bench.hypervisor.start_block_job(one.id, 0, &commit(&chain[0], &chain[1])));
     }
     // Somebody else reads it, so nothing can be merged into it.

@@ -1,7 +1,10 @@
 //! What only a real Xen can show. Everything here needs a control domain, in which the tests run as root.
 
+use std::process::Command;
+
 use pengx::exec::SystemRunner;
 use pengx::hypervisor::{Boot, Guest, XlHypervisor, XlOptions};
+use serde_json::json;
 
 use super::*;
 use crate::harness::xen::{qmp, shared, xl};
@@ -47,7 +50,7 @@ pub(super) fn let_go(vm: &Vm<'_>, target: &str) {
 
 /// It never gets beyond its BIOS.
 pub(super) fn hvm() -> Bench {
-    bench(Guest::Hvm)
+    Bench { emulated: true, ..bench(Guest::Hvm) }
 }
 
 /// All that Xen tells of a domain.
@@ -149,6 +152,50 @@ fn domains_of_others_are_listed_and_a_uuid_is_live_once() {
     assert_eq!(stranger.hypervisor.domain(vm.id).unwrap(), Some(paused));
     let defined = stranger.hypervisor.defined(vm.id).unwrap().unwrap();
     assert_eq!((defined.name, defined.memory), (format!("foreign-{}", vm.id), MiB(4)));
+}
+
+/// A boot sector that says, as a driver for Xen does, that it needs no emulated disks any more; then it waits.
+const UNPLUGS: [u8; 13] = [
+    0xba, 0x10, 0x00, // mov dx, 0x10
+    0xed, // in ax, dx
+    0xb8, 0x01, 0x00, // mov ax, 1: all IDE disks
+    0xef, // out dx, ax
+    0xfb, // sti: with none to wake it the guest would be over
+    0xf4, // hlt
+    0xeb, 0xfd, // jmp back to it
+    0x00,
+];
+
+#[test]
+#[ignore = "needs a Xen control domain: make test-xen"]
+fn disks_of_an_hvm_guest_are_moved_once_it_has_a_driver_for_xen() {
+    let bench = bench(Guest::Hvm);
+    let chain = bench.stack(2);
+    let mut sector = [0; 512];
+    sector[..UNPLUGS.len()].copy_from_slice(&UNPLUGS);
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    let file = bench.dir.path().join("sector");
+    std::fs::write(&file, sector).unwrap();
+    let write = format!("write -q -s {} 0 512", file.display());
+    let written = Command::new("qemu-io").args(["-f", "qcow2", "-c", &write, name(&chain[0])]).status().unwrap();
+    assert!(written.success());
+    let vm = bench.vm_with(&spec_on(&[&chain]));
+    vm.start(Start::Paused);
+    let above = with(&bench.overlay_on(&chain[0]), &chain);
+    let overlays = [disk_on(0, &above)];
+    unsupported(bench.hypervisor.overlay_disks(vm.id, &overlays));
+    vm.assert_chain(0, &chain);
+    bench.hypervisor.unpause(vm.id).unwrap();
+    wait_for("its driver", || !qmp(&domid(&vm).unwrap(), "query-block", json!({})).to_string().contains("\"ide0"));
+    bench.hypervisor.overlay_disks(vm.id, &overlays).unwrap();
+    vm.assert_chain(0, &above);
+    assert_eq!(vm.state(), PowerState::Running);
+    bench.hypervisor.start_block_job(vm.id, 0, &commit(&above[0], &chain[0])).unwrap();
+    vm.until_ready(0);
+    bench.hypervisor.pivot(vm.id, 0).unwrap();
+    vm.assert_chain(0, &chain);
+    bench.hypervisor.destroy(vm.id).unwrap();
+    assert_sound(&chain);
 }
 
 /// `xl` reads what was meant out of every text that it can be given.
