@@ -4,6 +4,7 @@
 # make test-fresh  the same and `make run` in a bare Debian 12 (root only)
 # make test-xen    what needs a Xen, in one that it boots in QEMU (FILTER=... chooses tests)
 # make bench       measurements
+# make bench-xen   those that need a Xen
 # make deb         target/deb/pengx_VERSION_amd64.deb (PROFILE=dev builds it faster)
 # make lint, fmt   what the compiler, clippy, rustfmt and shellcheck say; put in form
 SHELL := /bin/bash
@@ -20,7 +21,7 @@ PROFILE ?= release
 DEB_VERSION ?= $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
 profile_dir = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
-.PHONY: run test test-long test-fresh test-deb test-xen bench deb lint fmt
+.PHONY: run test test-long test-fresh test-deb test-xen bench bench-xen deb lint fmt
 
 run:
 	@tests/lab/install.sh run
@@ -65,6 +66,10 @@ bench:
 	@tests/lab/install.sh test
 	@cargo bench --locked --bench api
 	@cargo bench --locked --bench disks
+
+bench-xen:
+	@tests/lab/install.sh test
+	@exec tests/xen/bench.sh
 
 lint:
 	@$(phase) "form" cargo fmt --check

@@ -2,6 +2,8 @@
 //! granted. Without a word of pengx in it, so that what fails here is not pengx; and then pengx on it.
 
 mod life;
+mod many;
+mod server;
 
 use std::path::{Path, PathBuf};
 

@@ -40,6 +40,9 @@ pub trait Ground: Domains + Send + Sync {
     /// What a server here needs to know.
     fn adapt(&self, settings: &mut Settings);
 
+    /// Whether QEMU has begun to move the data of a disk, and has not ended.
+    fn is_moving(&self, vm: VmId, order: u32) -> bool;
+
     /// Whether a guest can be watched from outside, so that a backup can be proven.
     fn proves(&self) -> bool;
 }
@@ -58,6 +61,11 @@ impl Ground for Libvirtd {
     }
 
     fn adapt(&self, _: &mut Settings) {}
+
+    fn is_moving(&self, vm: VmId, order: u32) -> bool {
+        let job = self.hypervisor(0).block_job(vm, order).unwrap();
+        job.is_some_and(|job| job.done > 0 && !job.ready)
+    }
 
     fn proves(&self) -> bool {
         true

@@ -25,13 +25,18 @@ pub struct Place {
 impl Place {
     /// `settings`: more lines for the top of the configuration file. `xenbr0` and `xenbr1` are user networks.
     pub fn new(hypervisor: &str, settings: &str) -> Self {
+        let networks = "[bridges]\nxenbr0 = 'user'\nxenbr1 = 'user'";
+        Self::with(hypervisor, settings, &format!("{networks}\n[libvirt]\ndomain_type = 'qemu'\ncall_timeout = 3"))
+    }
+
+    /// `sections`: what follows that.
+    pub fn with(hypervisor: &str, settings: &str, sections: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("px").tempdir().unwrap();
         let place = Self { dir };
         std::fs::create_dir(place.store_dir()).unwrap();
         let text = format!(
             "listen = '127.0.0.1:0'\nhypervisor = '{hypervisor}'\ndata_dir = '{}'\nauthorized_keys = '{}'\n\
-             recover_interval = 1\n{settings}\n\
-             [bridges]\nxenbr0 = 'user'\nxenbr1 = 'user'\n[libvirt]\ndomain_type = 'qemu'\ncall_timeout = 3\n",
+             recover_interval = 1\n{settings}\n{sections}\n",
             place.data_dir().display(),
             place.dir.path().join("authorized_keys").display()
         );

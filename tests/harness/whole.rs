@@ -23,6 +23,8 @@ pub trait Domains {
     fn defined(&self, id: &str) -> Chains;
     /// Of one that runs; no disk has a job.
     fn live(&self, id: &str) -> Chains;
+    /// Fails unless the last run of one that is off ended by the guest itself, or else by us; if that can be told.
+    fn assert_ended(&self, id: &str, by_itself: bool);
 }
 
 impl Domains for Libvirtd {
@@ -40,6 +42,11 @@ impl Domains for Libvirtd {
 
     fn live(&self, id: &str) -> Chains {
         images(&self.virsh(&["dumpxml", id]))
+    }
+
+    fn assert_ended(&self, id: &str, by_itself: bool) {
+        let why = if by_itself { "shut off (shutdown)" } else { "shut off (destroyed)" };
+        assert_eq!(self.virsh(&["domstate", "--reason", id]).trim(), why);
     }
 }
 

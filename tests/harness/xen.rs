@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use pengx::exec::SystemRunner;
 use pengx::hypervisor::{Boot, Guest, Hypervisor, XlHypervisor, XlOptions};
+use pengx::model::VmId;
 use pengx::operations::Settings;
 use serde_json::{Value, json};
 
 use super::bed::Ground;
+use super::server::Place;
 use super::wait::{BOOT, PATIENCE};
 use super::whole::{Chains, Domains};
 
@@ -71,16 +73,19 @@ pub fn qmp(domid: &str, command: &str, arguments: Value) -> Value {
 
 /// The domains of one pengx, whose guests are Linux.
 pub struct Dom0 {
-    dir: tempfile::TempDir,
+    domains: PathBuf,
+    _dir: Option<tempfile::TempDir>,
 }
 
 impl Dom0 {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        let dir = tempfile::tempdir().unwrap();
+        Self { domains: dir.path().join("domains"), _dir: Some(dir) }
     }
 
-    fn domains(&self) -> PathBuf {
-        self.dir.path().join("domains")
+    /// Those of a server.
+    pub fn of(place: &Place) -> Self {
+        Self { domains: place.data_dir().join("domains"), _dir: None }
     }
 
     /// The number of a domain that is there.
@@ -106,7 +111,7 @@ fn order(place: &str) -> u32 {
 
 impl Domains for Dom0 {
     fn all(&self) -> BTreeSet<String> {
-        let entries = std::fs::read_dir(self.domains()).into_iter().flatten().flatten();
+        let entries = std::fs::read_dir(&self.domains).into_iter().flatten().flatten();
         let files = entries.filter_map(|entry| entry.file_name().into_string().ok());
         files.filter_map(|file| file.strip_suffix(".cfg").map(str::to_owned)).collect()
     }
@@ -124,7 +129,7 @@ impl Domains for Dom0 {
     }
 
     fn defined(&self, id: &str) -> Chains {
-        let file = self.domains().join(format!("{id}.cfg"));
+        let file = self.domains.join(format!("{id}.cfg"));
         let said: Value = serde_json::from_str(&xl(&["create", "-n", "-q", file.to_str().unwrap()])).unwrap();
         let disks = said["disks"].as_array().unwrap();
         let leaf = |disk: &Value| {
@@ -142,6 +147,9 @@ impl Domains for Dom0 {
         }
         chains
     }
+
+    /// Xen does not keep it.
+    fn assert_ended(&self, _: &str, _: bool) {}
 
     fn live(&self, id: &str) -> Chains {
         let domid = self.domid(id).unwrap();
@@ -172,7 +180,7 @@ impl Ground for Dom0 {
             request_timeout: Duration::from_secs(10),
             device_timeout: PATIENCE,
             block_rate: rate,
-            ..XlOptions::new(self.domains())
+            ..XlOptions::new(self.domains.clone())
         };
         Arc::new(XlHypervisor::new(options, Arc::new(SystemRunner::new())).expect("a control domain of Xen"))
     }
@@ -185,6 +193,14 @@ impl Ground for Dom0 {
         settings.shutdown_timeout = BOOT;
         settings.shutdown_repeat = Duration::from_secs(5);
         settings.memory_timeout = BOOT;
+    }
+
+    fn is_moving(&self, vm: VmId, order: u32) -> bool {
+        let Some(domid) = self.domid(&vm.to_string()) else { return false };
+        let jobs = qmp(&domid, "query-block-jobs", json!({}));
+        let letter = char::from(b'a' + u8::try_from(order).unwrap());
+        let job = jobs.as_array().unwrap().iter().find(|job| job["device"] == format!("pengx-xvd{letter}"));
+        job.is_some_and(|job| job["offset"].as_u64() > Some(0) && job["ready"] == false)
     }
 
     fn proves(&self) -> bool {

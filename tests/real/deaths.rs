@@ -1,7 +1,7 @@
 //! A guest that counts, and pengx, its QEMU or libvirtd dies in the middle of each operation on its disks. What follows is
 //! the same always: nothing is left behind, and nothing is lost of what the guest was told is written.
 
-mod killed;
+pub mod killed;
 mod middle;
 
 use std::collections::BTreeMap;

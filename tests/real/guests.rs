@@ -13,6 +13,7 @@ use crate::harness::libvirt::Libvirtd;
 use crate::harness::server::{Place, Program};
 use crate::harness::tool::qemu_img;
 use crate::harness::wait::PATIENCE;
+use crate::harness::whole::Domains;
 
 /// A VM and where its guest's heartbeat is.
 struct Guest {
@@ -23,11 +24,9 @@ struct Guest {
 
 impl Guest {
     /// Each disk's image is told apart by the domain's own words.
-    fn new(libvirtd: &Libvirtd, id: String, format: Format) -> Self {
-        let list = libvirtd.virsh(&["domblklist", &id]);
-        // A drive without a disc shows a dash.
-        let images = list.lines().filter_map(|line| line.split_whitespace().nth(1)).filter(|image| *image != "-");
-        let hearts = images.enumerate().map(|(n, image)| (PathBuf::from(image), format, [SYSTEM, EXTRA][n])).collect();
+    fn new(domains: &impl Domains, id: String, format: Format) -> Self {
+        let images = domains.defined(&id).into_values().map(|mut chain| chain.remove(0));
+        let hearts = images.enumerate().map(|(n, image)| (image, format, [SYSTEM, EXTRA][n])).collect();
         Self { id, hearts }
     }
 
@@ -42,11 +41,6 @@ impl Guest {
     fn uri(&self) -> String {
         format!("/vms/{}/", self.id)
     }
-}
-
-/// How the last run of a domain ended, in libvirt's words: `shutdown` by the guest itself, `destroyed` by us.
-fn last_end(libvirtd: &Libvirtd, vm: &Guest) -> String {
-    libvirtd.virsh(&["domstate", "--reason", &vm.id]).trim().to_owned()
 }
 
 fn assert_pressed(server: &Program, vm: &Guest, button: &str, then: &str) {
@@ -77,11 +71,15 @@ fn assert_screen(server: &Program, vm: &Guest) {
 #[test]
 fn guests_live_their_lives_through_the_manuals_xml() {
     let libvirtd = Libvirtd::start("guests");
-    let place = Place::new(&libvirtd.uri, "shutdown_timeout = 110");
-    let image = template_image(&place, "qcow2");
+    live_through_xml(&Place::new(&libvirtd.uri, "shutdown_timeout = 110"), &libvirtd);
+}
+
+/// Two guests, all through the program's HTTP port.
+pub fn live_through_xml(place: &Place, domains: &(impl Domains + Sync)) {
+    let image = template_image(place, "qcow2");
     std::fs::copy(golden(), &image).unwrap();
     let server = place.serve();
-    add_storlink(&server, &place);
+    add_storlink(&server, place);
     let template = add_template(&server, "qcow2");
 
     let create = |name: &str, extra: &str, format: &str| {
@@ -90,8 +88,8 @@ fn guests_live_their_lives_through_the_manuals_xml() {
         assert_eq!((made.status, made.element("result")), (201, "success"), "{made:?}");
         new_vm(&server, &before)
     };
-    let cow = Guest::new(&libvirtd, create("cow", "", "qcow2"), Format::Qcow2);
-    let raw = Guest::new(&libvirtd, create("raw", "2", "raw"), Format::Raw);
+    let cow = Guest::new(domains, create("cow", "", "qcow2"), Format::Qcow2);
+    let raw = Guest::new(domains, create("raw", "2", "raw"), Format::Raw);
     assert_eq!((cow.hearts.len(), raw.hearts.len(), place.files().len()), (1, 2, 4));
     for vm in [&cow, &raw] {
         assert_eq!(status(&server, &vm.id), "SHUTDOWN");
@@ -99,11 +97,11 @@ fn guests_live_their_lives_through_the_manuals_xml() {
     }
 
     std::thread::scope(|scope| {
-        scope.spawn(|| first_life_of_raw(&server, &libvirtd, &raw));
+        scope.spawn(|| first_life_of_raw(&server, domains, &raw));
         scope.spawn(|| first_life_of_cow(&server, &cow));
     });
 
-    // Guests belong to libvirt: a killed server does not take them along, and the next one knows them.
+    // Guests do not belong to the server: a killed server does not take them along, and the next one knows them.
     server.kill();
     let server = place.serve();
     for vm in [&cow, &raw] {
@@ -115,14 +113,14 @@ fn guests_live_their_lives_through_the_manuals_xml() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             assert_pressed(&server, &cow, "shutdown", "SHUTDOWN");
-            assert_eq!(last_end(&libvirtd, &cow), "shut off (shutdown)");
+            domains.assert_ended(&cow.id, true);
             assert_pressed(&server, &cow, "start", "RUNNING");
             assert_eq!(cow.lives(), 2, "its disk is the one that it left");
             assert_pressed(&server, &cow, "poweroff", "SHUTDOWN");
         });
         scope.spawn(|| {
             assert_pressed(&server, &raw, "poweroff", "SHUTDOWN");
-            assert_eq!(last_end(&libvirtd, &raw), "shut off (destroyed)");
+            domains.assert_ended(&raw.id, false);
         });
     });
     let again = press(&server, &raw.id, "poweroff");
@@ -135,7 +133,7 @@ fn guests_live_their_lives_through_the_manuals_xml() {
         assert_eq!(server.get(&vm.uri()).status, 404);
     }
     assert_eq!(server.get("/vms/").ids("vm"), [""; 0]);
-    assert_eq!(libvirtd.virsh(&["list", "--all", "--uuid"]).trim(), "");
+    assert!(domains.all().is_empty());
     place.assert_at_rest();
     assert_eq!(place.files().len(), 1, "{:?}", place.files());
     assert!(same(&image, golden()), "the template's image is as it was");
@@ -144,10 +142,10 @@ fn guests_live_their_lives_through_the_manuals_xml() {
 }
 
 /// Asked to shut down at once, long before it has booted, it does when it has; then it boots to stay.
-fn first_life_of_raw(server: &Program, libvirtd: &Libvirtd, vm: &Guest) {
+fn first_life_of_raw(server: &Program, domains: &impl Domains, vm: &Guest) {
     assert_pressed(server, vm, "start", "RUNNING");
     assert_pressed(server, vm, "shutdown", "SHUTDOWN");
-    assert_eq!(last_end(libvirtd, vm), "shut off (shutdown)");
+    domains.assert_ended(&vm.id, true);
     let off = press(server, &vm.id, "shutdown");
     assert_eq!(off.status, 400, "{off:?}");
     assert_pressed(server, vm, "start", "RUNNING");
@@ -164,7 +162,7 @@ fn first_life_of_cow(server: &Program, vm: &Guest) {
     assert_eq!(vm.lives(), 1);
 }
 
-/// A server that has just begun may not have asked libvirt yet; it never says that a running guest is off.
+/// A server that has just begun may not have asked the hypervisor yet; it never says that a running guest is off.
 fn assert_running_soon(server: &Program, vm: &Guest) {
     let (told, said) = mpsc::channel();
     crate::harness::wait::wait_until("the server knows its guest", || {

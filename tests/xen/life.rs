@@ -8,7 +8,7 @@ use pengx::store::nics;
 
 use crate::harness::app::App;
 use crate::harness::bed::{Bed, HERE};
-use crate::harness::guest::{EXTRA, Sight, next_beat, until_seen};
+use crate::harness::guest::{EXTRA, Sight, next_beat, until_booted, until_seen};
 use crate::harness::whole::{Domains, Leaks};
 use crate::harness::xen::Dom0;
 use crate::real::counting::lives;
@@ -75,7 +75,9 @@ fn a_guest_on_xen_is_given_devices_and_gives_them_back() {
     bed.assert_whole(Leaks::None);
 
     app.run(RebootVm { vm }).unwrap();
-    bed.until_up(vm, 2);
+    // The other disk has not all of its numbers.
+    let system = &app.disks(vm)[0];
+    until_booted(&app.path(system), system.format, 2);
     sees(&bed, vm, "all of it", |it| it.disks == ["xvda", "xvdb", "xvdc"] && it.nics == 3);
     bed.assert_whole(Leaks::None);
 

@@ -43,12 +43,7 @@ phase "image"
 program=$(cargo test --locked --test main --no-run --message-format=json |
     sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p')
 [ -x "$program" ] || die "cargo did not say where the tests are"
-# Each at its place of here, by which the tests know them.
-mkdir -p "$base/tree/$(dirname "$program")" "$base/tree$repo/target/tmp"
-objcopy --strip-debug "$program" "$base/tree/$program"
-objcopy --strip-debug target/debug/pengx "$base/tree$repo/target/debug/pengx"
-cp -r tests "$base/tree$repo/"
-tar -cf "$base/tree.tar" -C "$base/tree" --owner=0 --group=0 .
+"$here/tree.sh" "$base/tree.tar" "$program" "$(dirname "$program")/../pengx"
 phase "tests built"
 
 "$here/dom0.sh" start -o $$ -f 8000 -d "$base/tree.tar" "$dom0"

@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use pengx::hypervisor::{DomainType, Hypervisor, LibvirtHypervisor, LibvirtOptions};
 use pengx::model::*;
 use pengx::store::{disks, journal, locks, snapshots, storlinks};
 
-use crate::harness::bed::{assert_filled, counter, fill, whole_count};
+use crate::harness::bed::{Ground, assert_filled, counter, fill, whole_count};
 use crate::harness::counters::Counter;
 use crate::harness::guest::{SYSTEM, golden, next_beat, until_booted};
 use crate::harness::http::ask;
@@ -20,18 +19,15 @@ use crate::real::{add_storlink, add_template, new_vm, press, status, task_uri, t
 const FILLING: (u64, u8) = (384, 0xa5);
 
 /// A program and its guest.
-struct Killed {
-    libvirtd: Libvirtd,
+struct Killed<G> {
+    ground: G,
     place: Place,
     server: Option<Program>,
-    looks: LibvirtHypervisor,
     vm: VmId,
 }
 
-impl Killed {
-    fn new() -> Self {
-        let libvirtd = Libvirtd::start("killed");
-        let place = Place::new(&libvirtd.uri, "");
+impl<G: Ground> Killed<G> {
+    fn new(ground: G, place: Place) -> Self {
         std::fs::copy(golden(), template_image(&place, "qcow2")).unwrap();
         let server = place.serve();
         add_storlink(&server, &place);
@@ -47,9 +43,7 @@ impl Killed {
         let made = server.post("/vms/", &vm_body("web1", &template, "", "512", "qcow2"));
         assert_eq!(made.status, 201, "{made:?}");
         let vm = new_vm(&server, &[]).parse().unwrap();
-        let options = LibvirtOptions { domain_type: DomainType::Qemu, ..LibvirtOptions::default() };
-        let looks = LibvirtHypervisor::new(&libvirtd.uri, options).unwrap();
-        Self { libvirtd, place, server: Some(server), looks, vm }
+        Self { ground, place, server: Some(server), vm }
     }
 
     fn server(&self) -> &Program {
@@ -77,7 +71,7 @@ impl Killed {
         let task = task_uri(&ask(self.server().address, method, uri, &headers, body));
         wait_within(BOOT, "QEMU moves the data of the second disk", || {
             assert_eq!(self.server().get(&task).element("ended"), "", "it was too fast");
-            Ok(self.looks.block_job(self.vm, 1)?.is_some_and(|job| job.done > 0 && !job.ready))
+            Ok(self.ground.is_moving(self.vm, 1))
         });
         self.server.take().unwrap().kill();
         let left = self.place.store().read(journal::all).unwrap();
@@ -86,7 +80,7 @@ impl Killed {
         self.server = Some(self.place.serve());
         let store = self.place.store();
         wait_within(BOOT, uri, || store.read(|c| Ok(locks::all(c)?.is_empty() && journal::all(c)?.is_empty())));
-        assert_whole(&store, &self.libvirtd, Leaks::None);
+        assert_whole(&store, &self.ground, Leaks::None);
         wait_until("the guest is known", || Ok(status(self.server(), &self.vm.to_string()) == "RUNNING"));
         assert_eq!(next_beat(&self.images()[0], Format::Qcow2, SYSTEM).boots, 1, "{uri}");
         for disk in self.disks() {
@@ -97,7 +91,14 @@ impl Killed {
 
 #[test]
 fn a_killed_program_leaves_a_counting_guest_whole() {
-    let mut killed = Killed::new();
+    let libvirtd = Libvirtd::start("killed");
+    let place = Place::new(&libvirtd.uri, "");
+    is_killed(libvirtd, place);
+}
+
+/// The program on this place and ground, in the middle of two operations.
+pub fn is_killed(ground: impl Ground, place: Place) {
+    let mut killed = Killed::new(ground, place);
     let uri = format!("/vms/{}", killed.vm);
     let body = "<snapshot><name>first</name><storlink>1</storlink></snapshot>";
     let taken = killed.server().post(&format!("{uri}/snapshots/"), body);
@@ -118,7 +119,7 @@ fn a_killed_program_leaves_a_counting_guest_whole() {
     assert_eq!(moved.status, 201, "{moved:?}");
     let seen = killed.disks()[0].until_past(0);
     assert_eq!(press(killed.server(), &killed.vm.to_string(), "poweroff").status, 200);
-    assert_whole(&killed.place.store(), &killed.libvirtd, Leaks::None);
+    assert_whole(&killed.place.store(), &killed.ground, Leaks::None);
     let counts = whole_count(&killed.disks());
     assert!(counts[0].last >= seen && counts.iter().all(|count| count.filled_in() == 0));
     assert_filled(&killed.images()[1], Format::Qcow2, FILLING.0, FILLING.1);
