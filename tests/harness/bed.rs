@@ -42,9 +42,6 @@ pub trait Ground: Domains + Send + Sync {
 
     /// Whether QEMU has begun to move the data of a disk, and has not ended.
     fn is_moving(&self, vm: VmId, order: u32) -> bool;
-
-    /// Whether a guest can be watched from outside, so that a backup can be proven.
-    fn proves(&self) -> bool;
 }
 
 impl Ground for Libvirtd {
@@ -65,10 +62,6 @@ impl Ground for Libvirtd {
     fn is_moving(&self, vm: VmId, order: u32) -> bool {
         let job = self.hypervisor(0).block_job(vm, order).unwrap();
         job.is_some_and(|job| job.done > 0 && !job.ready)
-    }
-
-    fn proves(&self) -> bool {
-        true
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pengx::exec::SystemRunner;
 use pengx::hypervisor::{Boot, Guest, Hypervisor, XlHypervisor, XlOptions};
-use pengx::model::VmId;
+use pengx::model::{ProofSign, VmId};
 use pengx::operations::Settings;
 use serde_json::{Value, json};
 
@@ -193,6 +193,8 @@ impl Ground for Dom0 {
         settings.shutdown_timeout = BOOT;
         settings.shutdown_repeat = Duration::from_secs(5);
         settings.memory_timeout = BOOT;
+        // There is no way to an agent.
+        settings.prove_wait = ProofSign::Console("PENGX-GUEST-READY".to_owned());
     }
 
     fn is_moving(&self, vm: VmId, order: u32) -> bool {
@@ -201,9 +203,5 @@ impl Ground for Dom0 {
         let letter = char::from(b'a' + u8::try_from(order).unwrap());
         let job = jobs.as_array().unwrap().iter().find(|job| job["device"] == format!("pengx-xvd{letter}"));
         job.is_some_and(|job| job["offset"].as_u64() > Some(0) && job["ready"] == false)
-    }
-
-    fn proves(&self) -> bool {
-        false
     }
 }

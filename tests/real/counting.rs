@@ -178,10 +178,9 @@ fn put_back(life: &mut Life<impl Ground>, made: &Made) {
         scope.spawn(|| {
             let (app, backup) = (life.bed.app(), made.backup);
             app.run(VerifyBackup { vm, backup }).unwrap();
-            let proven = app.run(ProveBackup { vm, backup });
-            assert_eq!(proven.is_ok(), life.bed.ground.proves(), "{proven:?}");
+            app.run(ProveBackup { vm, backup }).unwrap();
             let row = app.store().read(|c| backups::find(c, backup)).unwrap().unwrap();
-            assert!(row.verified_at.is_some() && row.proven_at.is_some() == proven.is_ok());
+            assert!(row.verified_at.is_some() && row.proven_at.is_some());
         });
         goes_on(&life.bed, vm);
     });

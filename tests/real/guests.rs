@@ -96,9 +96,9 @@ pub fn live_through_xml(place: &Place, domains: &(impl Domains + Sync)) {
         assert_eq!(server.get(&vm.uri()).element("last_boot_time"), "None");
     }
 
-    std::thread::scope(|scope| {
-        scope.spawn(|| first_life_of_raw(&server, domains, &raw));
+    let boots = std::thread::scope(|scope| {
         scope.spawn(|| first_life_of_cow(&server, &cow));
+        first_life_of_raw(&server, domains, &raw)
     });
 
     // Guests do not belong to the server: a killed server does not take them along, and the next one knows them.
@@ -108,7 +108,7 @@ pub fn live_through_xml(place: &Place, domains: &(impl Domains + Sync)) {
         assert_running_soon(&server, vm);
         assert_screen(&server, vm);
     }
-    assert_eq!((cow.lives(), raw.lives()), (1, 2), "they were not booted again");
+    assert_eq!((cow.lives(), raw.lives()), (1, boots), "they were not booted again");
 
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -141,15 +141,18 @@ pub fn live_through_xml(place: &Place, domains: &(impl Domains + Sync)) {
     assert_eq!(server.wait().code(), Some(0));
 }
 
-/// Asked to shut down at once, long before it has booted, it does when it has; then it boots to stay.
-fn first_life_of_raw(server: &Program, domains: &impl Domains, vm: &Guest) {
+/// Asked to shut down at once, long before it has booted, it does when it has, or as soon as its kernel can; then it boots to
+/// stay. How often it has booted.
+fn first_life_of_raw(server: &Program, domains: &impl Domains, vm: &Guest) -> u64 {
     assert_pressed(server, vm, "start", "RUNNING");
     assert_pressed(server, vm, "shutdown", "SHUTDOWN");
     domains.assert_ended(&vm.id, true);
     let off = press(server, &vm.id, "shutdown");
     assert_eq!(off.status, 400, "{off:?}");
     assert_pressed(server, vm, "start", "RUNNING");
-    assert_eq!(vm.lives(), 2);
+    let boots = vm.lives();
+    assert!((1..=2).contains(&boots), "{boots}");
+    boots
 }
 
 /// What a guest that runs answers with no.

@@ -84,8 +84,8 @@ impl ConfigFile {
                 settings.push(text("serial", &serial));
             }
             Guest::Pv(boot) | Guest::Pvh(boot) => {
-                if spec.console.is_some() {
-                    return Err(super::unsupported(&format!("write the console of a {} guest to a file", kind.word())));
+                if let Some(VolumeSource::File(file)) = &spec.console {
+                    settings.push(text("pengx_console", devices::path(file)?));
                 }
                 let mut words = format!("vnc=1,vnclisten={VNC_LISTEN},vncunused=1");
                 if let Some(secret) = &self.screen {
@@ -149,6 +149,7 @@ impl ConfigFile {
                 Guest::Hvm
             }
             Kind::Pv | Kind::Pvh => {
+                spec.console = settings.text("pengx_console").map(|file| VolumeSource::File(PathBuf::from(file)));
                 let boot = match settings.text("bootloader") {
                     Some(program) => Boot::Loader(program.to_owned()),
                     None => Boot::Kernel {
@@ -259,7 +260,6 @@ mod tests {
             }
             let nic = |mac| NicSpec { mac: Mac(mac), link: NicLink::Bridge("xenbr0".to_owned()) };
             let (id, vcpus, max_vcpus, memory, max_memory) = numbers;
-            let is_hvm = guest.kind() == Kind::Hvm;
             ConfigFile {
                 guest,
                 written,
@@ -274,7 +274,7 @@ mod tests {
                     disks,
                     nics: macs.into_iter().map(nic).collect(),
                     disc: disc.map(VolumeSource::File),
-                    console: console.filter(|_| is_hvm).map(VolumeSource::File),
+                    console: console.map(VolumeSource::File),
                     vnc_password: Secret::new(String::new()),
                 },
             }

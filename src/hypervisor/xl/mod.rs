@@ -7,6 +7,7 @@
 mod chains;
 mod claims;
 mod config_file;
+mod console;
 mod definitions;
 mod devices;
 mod errors;

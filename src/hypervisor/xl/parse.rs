@@ -1,5 +1,6 @@
 //! What `xl` prints, as values. Pure. Whatever looks otherwise than known is an error that shows the line, never a guess.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -274,6 +275,13 @@ pub(super) fn switched_on(stdout: &[u8]) -> Result<u32> {
 pub(super) fn port(stdout: &[u8]) -> Result<u16> {
     let text = utf8(stdout)?.trim();
     text.parse().map_err(|_| strange(text))
+}
+
+/// The terminal of a console, in the answer to `xenstore-read`.
+pub(super) fn terminal(stdout: &[u8]) -> Result<PathBuf> {
+    let text = utf8(stdout)?.trim();
+    let number = text.strip_prefix("/dev/pts/").filter(|number| number.parse::<u32>().is_ok());
+    number.map(|_| PathBuf::from(text)).ok_or_else(|| strange(text))
 }
 
 fn utf8(stdout: &[u8]) -> Result<&str> {

@@ -1,19 +1,20 @@
 //! Start, end, and what a guest is asked.
 
+use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Failure;
 use crate::hypervisor::{Start, Verb};
-use crate::model::{NicLink, VmId};
+use crate::model::{NicLink, VmId, VolumeSource};
 
 use super::config_file::ConfigFile;
 use super::definitions::Kept;
 use super::images::Images;
-use super::parse::{Row, RunState};
+use super::parse::{self, Row, RunState};
 use super::seen::{Age, Sight};
-use super::{BY, Inner, bridges, errors};
+use super::{BY, Inner, Kind, bridges, console, errors};
 
 /// How long a guest that is just rebooting may take to be back, so that it can be ended.
 const REBOOT: Duration = Duration::from_secs(10);
@@ -41,7 +42,7 @@ impl Inner {
         self.end_all(id, &sight)?;
         self.definitions.remove(id, Kept::Hold)?;
         self.definitions.write(&file, Kept::Run)?;
-        let done = self.create(id, how);
+        let done = self.create(&file, how);
         if done.is_err() {
             self.undo_start(id);
         }
@@ -80,14 +81,30 @@ impl Inner {
         }
     }
 
-    fn create(&self, id: VmId, how: Start) -> Result<()> {
-        let file = self.definitions.path(id, Kept::Run).into_os_string();
-        let args = match how {
-            Start::Running => vec!["create".into(), "-q".into(), file],
-            Start::Paused => vec!["create".into(), "-q".into(), "-p".into(), file],
+    fn create(&self, file: &ConfigFile, how: Start) -> Result<()> {
+        let id = file.spec.id;
+        let path = self.definitions.path(id, Kept::Run).into_os_string();
+        // The QEMU of an HVM guest writes its console by itself.
+        let console = file.spec.console.as_ref().filter(|_| file.guest.kind() != Kind::Hvm);
+        let args = if how == Start::Paused || console.is_some() {
+            vec!["create".into(), "-q".into(), "-p".into(), path]
+        } else {
+            vec!["create".into(), "-q".into(), path]
         };
         self.xl(self.options.power_timeout, args).map_err(errors::explain)?;
-        self.definitions.remove(id, Kept::Crash)
+        self.definitions.remove(id, Kept::Crash)?;
+        let Some(VolumeSource::File(log)) = console else { return Ok(()) };
+        let sight = self.look(Age::Fresh)?;
+        let row = sight.row(id).ok_or_else(|| Error::refused(BY, "the guest ended as soon as it was started"))?;
+        console::follow(&self.console(row)?, log)?;
+        if how == Start::Running { self.tell(row, "unpause", []) } else { Ok(()) }
+    }
+
+    /// The terminal that shows the console of a guest that has no serial port.
+    fn console(&self, row: &Row) -> Result<PathBuf> {
+        let key = format!("/local/domain/{}/console/tty", row.domid);
+        let said = self.tool("xenstore-read", self.options.call_timeout, [key]).map_err(errors::explain)?;
+        parse::terminal(&said.stdout)
     }
 
     /// A failed start leaves nothing: `xl` cleans up after itself unless it was killed.
