@@ -1,13 +1,14 @@
 //! A whole pengx in a control domain of Xen, with a Linux guest that counts on its disks.
 
 use pengx::model::*;
+use pengx::operations::backup::{CreateBackup, ProveBackup};
 use pengx::operations::disk::{CreateDisk, DeleteDisk};
 use pengx::operations::nic::{CreateNic, DeleteNic};
 use pengx::operations::vm::{DeleteVm, RebootVm, ResetVm, ResumeVm, ShutdownVm, StartVm, SuspendVm};
-use pengx::store::nics;
+use pengx::store::{backups, nics};
 
 use crate::harness::app::App;
-use crate::harness::bed::{Bed, HERE};
+use crate::harness::bed::{Bed, HERE, THERE};
 use crate::harness::guest::{EXTRA, Sight, next_beat, until_booted, until_seen};
 use crate::harness::whole::{Domains, Leaks};
 use crate::harness::xen::Dom0;
@@ -55,6 +56,21 @@ fn a_guest_on_xen_obeys() {
     bed.assert_whole(Leaks::None);
     app.run(DeleteVm { vm }).unwrap();
     assert!(bed.ground.all().is_empty());
+}
+
+/// It boots in a domain of its own, and says on its console that it has.
+#[test]
+#[ignore = "needs a Xen control domain: make test-xen"]
+fn a_backup_on_xen_is_proven() {
+    let bed = Bed::new(Dom0::new());
+    let (app, vm) = (bed.app(), bed.vm("web1"));
+    let (name, desc) = ("nightly".parse().unwrap(), String::new());
+    let backup = app.run(CreateBackup { vm, name, storlink: THERE, desc }).unwrap();
+    app.run(ProveBackup { vm, backup }).unwrap();
+    let row = app.store().read(|c| backups::find(c, backup)).unwrap().unwrap();
+    assert!(row.proven_at.is_some());
+    assert!(bed.ground.running().is_empty());
+    bed.assert_whole(Leaks::None);
 }
 
 /// A guest that runs is given disks and interfaces, and gives them back; what it has after a reboot of its own is what it had.
