@@ -14,8 +14,8 @@ use super::{Inner, errors, monitors};
 
 /// A list is good for so long, unless we changed something.
 pub(super) const GOOD_FOR: Duration = Duration::from_secs(1);
-/// A guest whose screen is not found so often has none.
-const SCREEN_TRIES: u32 = 5;
+/// A guest whose screen is not found so often, once it is started, has none.
+const SCREEN_TRIES: u32 = 20;
 
 /// How old an answer may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,7 +229,8 @@ impl Inner {
     pub(super) fn status(&self, sight: &Sight, id: VmId) -> Option<DomainStatus> {
         let state = sight.state(id)?;
         let row = sight.row(id).filter(|_| state.is_active());
-        Some(DomainStatus { id, state, vnc: row.and_then(|row| self.screen(row.domid, sight.is_defined(id))) })
+        let started = row.filter(|_| !self.claims.holders().contains(&id));
+        Some(DomainStatus { id, state, vnc: started.and_then(|row| self.screen(row.domid, sight.is_defined(id))) })
     }
 
     pub(super) fn statuses(&self, age: Age) -> Result<Vec<DomainStatus>> {
