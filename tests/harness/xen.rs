@@ -156,16 +156,14 @@ impl Domains for Dom0 {
         assert_eq!(qmp(&domid, "query-block-jobs", json!({})), json!([]), "a job is left");
         let devices = qmp(&domid, "query-block", json!({}));
         let chain = |device: &Value| {
-            let inserted = &device["inserted"];
-            let node = inserted["node-name"].as_str().unwrap();
-            let place = node.strip_prefix("pengx-").unwrap_or(node).split('-').next().unwrap();
+            let place = qmp(&domid, "qom-get", json!({ "path": device["qdev"], "property": "vdev" }));
             let mut chain = Vec::new();
-            let mut image = &inserted["image"];
+            let mut image = &device["inserted"]["image"];
             while !image.is_null() {
                 chain.push(PathBuf::from(image["filename"].as_str().unwrap()));
                 image = &image["backing-image"];
             }
-            (order(place), chain)
+            (order(place.as_str().unwrap()), chain)
         };
         devices.as_array().unwrap().iter().map(chain).collect()
     }

@@ -140,7 +140,11 @@ fn serving(socket: &Path, disks: &'static str) {
             let mut stream = stream.unwrap();
             writeln!(stream, r#"{{"QMP": {{}}}}"#).unwrap();
             for line in BufReader::new(stream.try_clone().unwrap()).lines() {
-                let done = if line.unwrap().contains("query-block\"") { disks } else { "{}" };
+                let done = match line.unwrap() {
+                    line if line.contains("query-block\"") => disks,
+                    line if line.contains("qom-get") => "\"xvda\"",
+                    _ => "{}",
+                };
                 writeln!(stream, r#"{{"return": {done}}}"#).unwrap();
             }
         }
@@ -192,7 +196,7 @@ fn a_guest_that_was_left_standing_goes_on_when_xen_knows_its_disks() {
     serving(
         &stage.xl.inner.options.run_dir.join("qmp-libxenstat-7"),
         concat!(
-            r#"[{"inserted": {"node-name": "pengx-xvda-0", "image": {"filename": "/s/over.qcow2", "#,
+            r#"[{"qdev": "/machine/x", "inserted": {"node-name": "block1", "image": {"filename": "/s/over.qcow2", "#,
             r#""format": "qcow2", "backing-image": {"filename": "/s/base.qcow2", "format": "qcow2"}}}}]"#
         ),
     );
