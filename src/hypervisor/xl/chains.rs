@@ -113,8 +113,9 @@ fn disks(monitor: &mut Monitor) -> Result<BTreeMap<String, LiveDisk>> {
 /// The place in the guest of a device. `None`: it is emulated. Names of nodes do not tell it: those of the images below the one
 /// that a guest was started with are QEMU's own.
 fn place_of(monitor: &mut Monitor, qdev: &str) -> Result<Option<String>> {
-    match monitor.ask("qom-get", json!({ "path": qdev, "property": "vdev" })) {
-        Ok(place) => Ok(Some(place)),
+    match monitor.ask::<String>("qom-get", json!({ "path": qdev, "property": "vdev" })) {
+        // With the number of a partition, of which a whole disk has none.
+        Ok(place) => Ok(Some(place.trim_end_matches('0').to_owned())),
         Err(fault) => match Error::from(fault) {
             error if matches!(error.kind(), ErrorKind::Refused { .. }) => Ok(None),
             error => Err(error),

@@ -142,7 +142,7 @@ fn serving(socket: &Path, disks: &'static str) {
             for line in BufReader::new(stream.try_clone().unwrap()).lines() {
                 let done = match line.unwrap() {
                     line if line.contains("query-block\"") => disks,
-                    line if line.contains("qom-get") => "\"xvda\"",
+                    line if line.contains("qom-get") => "\"xvda0\"",
                     _ => "{}",
                 };
                 writeln!(stream, r#"{{"return": {done}}}"#).unwrap();
