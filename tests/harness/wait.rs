@@ -26,7 +26,7 @@ pub fn wait_within(patience: Duration, what: &str, mut holds: impl FnMut() -> Re
             return;
         }
         // On an emulated host, asking takes the time that what is waited for needs.
-        std::thread::sleep((asked.elapsed() * 3).max(Duration::from_millis(10)));
+        std::thread::sleep(asked.elapsed().max(Duration::from_millis(10)));
     }
     panic!("not within {patience:?}: {what} (last: {last:?})");
 }
