@@ -65,14 +65,38 @@ start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 
 # ---- configuration --------------------------------------------------------------
 
+# Is the instance in $1 there, or about to be?
+is_used() {
+    local base=$1
+    [ -e "$base/lock" ] || return 1
+    ! flock -n "$base/lock" true || daemon_pid >/dev/null || [ -n "$(guests)" ]
+}
+
+# The number of the ranges of ports of this instance. libvirt looks itself for a port that
+# is free now and that QEMU takes later: two daemons with one range take each other's.
+claim_ports() (
+    claims=/tmp/pengx-ports-$(id -u)
+    [ -d "$claims" ] || mkdir -m 700 "$claims" 2>/dev/null || true
+    [ -O "$claims" ] || die "'$claims' belongs to somebody else"
+    exec 8>"$claims/lock"
+    flock -w 60 8 || die "another instance does not end its look for ports"
+    for slot in "$(cat "$base/ports" 2>/dev/null || true)" {0..249}; do
+        of=$(readlink "$claims/${slot:-none}" || true)
+        [ "$of" = "$base" ] || { [ -n "$slot" ] && ! is_used "$of"; } || continue
+        ln -sfn "$base" "$claims/$slot"
+        echo "$slot" | tee "$base/ports"
+        return
+    done
+    die "250 instances are there already"
+)
+
 write_config() {
     local digest uuid slot
     digest=$(printf %s "$base" | sha256sum)
     # Instances that migrate to each other must differ in their host's uuid; many
     # virtual machines have none to give.
     uuid=$(sed -E 's/^(.{8})(.{4}).(.{3}).(.{3})(.{12}).*/\1-\2-4\3-8\4-\5/' <<<"$digest")
-    # libvirt looks for a free port itself; different ranges keep instances from racing.
-    slot=$((16#${digest:0:4} % 50))
+    slot=$(claim_ports)
     cat >"$base/libvirtd.conf" <<CONF
 unix_sock_dir = "$base/sock"
 unix_sock_rw_perms = "0700"
@@ -99,8 +123,8 @@ remember_owner = 0
 vnc_listen = "127.0.0.1"
 remote_display_port_min = $((5900 + slot * 100))
 remote_display_port_max = $((5999 + slot * 100))
-migration_port_min = $((49152 + slot * 100))
-migration_port_max = $((49251 + slot * 100))
+migration_port_min = $((49152 + slot * 60))
+migration_port_max = $((49211 + slot * 60))
 CONF
     [ "$mode" = session ] || cat >>"$base/etc/qemu.conf" <<CONF
 user = "root"
