@@ -79,11 +79,12 @@ impl Inner {
         if row.state != RunState::Running {
             return change().and(self.settle(row).map(drop));
         }
-        let _hold = self.hold(row.id)?;
+        let hold = self.hold(row.id)?;
         self.definitions.mark(row.id, Kept::Hold)?;
         let began = Instant::now();
         let changed = self.tell(row, "pause", []).and_then(|()| change());
         let gone = self.let_go(row);
+        hold.learn(&gone);
         tracing::info!(vm = %row.id, ms = began.elapsed().as_millis(), "a guest stood still while its disks changed hands");
         self.seen.touch();
         changed.and(gone)
