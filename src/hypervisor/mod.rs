@@ -161,8 +161,8 @@ pub enum BlockJob {
     /// Writes what `top` holds into the image right below it, and takes `top` out of the chain. If the guest writes to
     /// `top`, the job gets ready and waits for [`Hypervisor::pivot`]; else it ends by itself.
     Commit { top: VolumeSource, base: VolumeSource },
-    /// Copies all that the guest sees into an image that is there, empty and of the right size. When it is ready, every
-    /// write goes to both before the guest hears that it is done, so both hold the same until [`Hypervisor::pivot`].
+    /// Copies all that the guest sees into an image that is there, empty and of the right size. When it is ready, the image
+    /// is as the guest's but for what it has just written, which follows; [`Hypervisor::pivot`] waits for the last of it.
     Mirror { to: Layer },
 }
 

@@ -16,7 +16,8 @@ use super::domain::Machine;
 use super::vm::state_now;
 use super::{Core, chain, guard};
 
-/// Copies the disks while their guest goes on, until every write goes to both. Undone, the guest is where it was.
+/// Copies the disks while their guest goes on, until the copies are but for the last writes the same. Undone, the guest is
+/// where it was.
 pub(super) fn copy(core: &Core, work: &mut Work<'_>, machine: &Machine, copies: &Copies) -> Result<()> {
     let vm = machine.vm.id;
     for (_, copy) in &copies.pairs {
@@ -54,7 +55,7 @@ pub(super) fn pivot(core: &Core, work: &mut Work<'_>, machine: &Machine, copies:
     let undo = Compensation::FinishMove { vm, disks: copies.pairs.iter().map(planned).collect(), paused: !running };
     let paused = work.step(&undo, || if running { core.hypervisor.pause(vm) } else { Ok(()) });
     paused.map_err(|error| powered_off(core, machine, error))?;
-    // What it has written is in both images now, if the jobs are still there.
+    // It writes nothing any more; what is not in both images yet will be, if the jobs are still there.
     for (disk, copy) in &copies.pairs {
         match core.hypervisor.block_job(vm, disk.order).map_err(|error| powered_off(core, machine, error))? {
             Some(job) if job.ready => {}

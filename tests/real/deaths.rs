@@ -219,15 +219,17 @@ impl Scene {
         }
     }
 
-    /// Waits until recovery has done all that it can; jobs that go slowly go on now.
-    fn rest(&self, case: &str) {
+    /// Waits until recovery has done all that it can. A merge cannot be undone: if it goes slowly it goes on now.
+    fn rest(&self, name: &str, case: &str) {
         let (store, vm) = (self.app().store(), self.vm.to_string());
         wait_within(BOOT, case, || {
             let (held, undone) = store.read(|c| Ok((locks::all(c)?, journal::all(c)?)))?;
             if held.is_empty() && undone.is_empty() {
                 return Ok(true);
             }
-            ["vda", "vdb"].iter().for_each(|disk| self.bed.ground.let_go(&vm, disk));
+            if name == "snapshot.delete" {
+                ["vda", "vdb"].iter().for_each(|disk| self.bed.ground.let_go(&vm, disk));
+            }
             Err(Error::internal(format!("{undone:?} wait, and {held:?} are held")))
         });
     }
@@ -253,7 +255,7 @@ impl Scene {
             Libvirtd => self.bed.ground.restart(),
             Qemu => self.leaks = Leaks::Few,
         }
-        self.rest(&case);
+        self.rest(name, &case);
         self.leaked = self.bed.assert_whole(self.leaks);
         let (after, task) = (Stock::of(self.app(), vm), self.bed.last_task());
         println!("{case}: {}: {} ({outcome:?})", task.state, task.message);

@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pengx::error::Result;
-use pengx::hypervisor::{DomainType, FakeHypervisor, LibvirtHypervisor, LibvirtOptions};
+use pengx::hypervisor::{BlockJob, DomainType, FakeHypervisor, LibvirtHypervisor, LibvirtOptions};
 use pengx::model::*;
 use pengx::operations::template::AddTemplate;
 use pengx::operations::vm::{CreateVm, DeleteVm, PoweroffVm, SmigrateVm, StartVm};
@@ -21,7 +22,7 @@ use crate::harness::libvirt::Libvirtd;
 use crate::harness::wait::{PATIENCE, wait_until};
 
 /// So many bytes a second: nothing is moved before a test lets it.
-const SLOW: u64 = 1 << 20;
+const SLOW: u64 = 1 << 14;
 
 struct Scene {
     libvirtd: Libvirtd,
@@ -125,6 +126,27 @@ impl Scene {
         let now = self.counts_past(app, 0);
         self.counts_past(app, now + 20);
     }
+}
+
+/// Its QEMU lives through it.
+#[test]
+fn a_move_may_be_given_up_any_number_of_times() {
+    let (scene, app) = counting("given-up");
+    let vm = scene.vm;
+    for n in 0..120 {
+        let order = n % 2;
+        let file = app.site.second_dir().join("to.qcow2");
+        let size = app.disks(vm)[order].size;
+        tool("qemu-img", &["create", "-q", "-f", "qcow2", text(&file), &format!("{size}M")]);
+        let to = Layer { source: VolumeSource::File(file.clone()), format: Format::Qcow2 };
+        let order = u32::try_from(order).unwrap();
+        app.site.hypervisor.start_block_job(vm, order, &BlockJob::Mirror { to }).unwrap();
+        // Another number of writes of the guest comes in between each time.
+        std::thread::sleep(Duration::from_millis(n as u64 * 37 % 300));
+        app.site.hypervisor.abort_block_job(vm, order).unwrap();
+        std::fs::remove_file(file).unwrap();
+    }
+    scene.is_where_it_was(&app);
 }
 
 #[test]
