@@ -638,6 +638,7 @@ fn everything() -> Capabilities {
         live_nics: true,
         live_disc: true,
         live_chains: true,
+        zstd: true,
         mac_prefix: [0x00, 0x16, 0x3e],
     }
 }

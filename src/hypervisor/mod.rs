@@ -233,6 +233,8 @@ pub struct Capabilities {
     pub live_disc: bool,
     /// Overlays and block jobs.
     pub live_chains: bool,
+    /// Whether a guest can run on an image with clusters that zstd made smaller.
+    pub zstd: bool,
     /// The three bytes that begin every MAC address here.
     pub mac_prefix: [u8; 3],
 }

@@ -117,6 +117,26 @@ fn what_is_booted_has_the_vms_size_no_network_and_overlays_on_the_backup() {
 }
 
 #[test]
+fn what_is_booted_has_copies_where_no_guest_runs_on_what_zstd_made_smaller() {
+    let shelf = Shelf::on(patient(), Format::Qcow2);
+    let backup = shelf.create().unwrap();
+    let copies = shelf.copies(backup);
+    let fake = shelf.app.site.fake.clone();
+    fake.set_capabilities(|can| can.zstd = false);
+    while_waiting(&shelf, backup, |domain| {
+        let spec = fake.running(domain).unwrap();
+        for (disk, copy) in spec.disks.iter().zip(&copies) {
+            let VolumeSource::File(image) = &disk.source;
+            assert!(disk.backing.is_empty());
+            assert!(same((image, disk.format), (&shelf.app.path(copy), copy.format)));
+        }
+        fake.set_greeting("", true);
+    })
+    .unwrap();
+    shelf.app.assert_at_rest();
+}
+
+#[test]
 fn a_guest_that_powers_off_or_dies_proves_nothing() {
     let says = "pengx refused: backup nightly of vm web1 does not boot: its guest powered off before it had come up";
     for dies in [false, true] {

@@ -349,6 +349,7 @@ impl Hypervisor for LibvirtHypervisor {
             live_nics: true,
             live_disc: true,
             live_chains: true,
+            zstd: true,
             mac_prefix: [0x52, 0x54, 0x00],
         }
     }

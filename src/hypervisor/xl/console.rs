@@ -14,12 +14,12 @@ use super::BY;
 /// No file gets longer. Whoever reads it gives up before.
 const MOST: u64 = 8 << 20;
 
-/// The file is there.
+/// The file is there; what it holds goes, as of one that QEMU writes a console to.
 pub(super) fn follow(terminal: &Path, log: &Path) -> Result<()> {
     // It must not become our own terminal.
     let from = open(terminal, OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty());
     let from = from.map(File::from).map_err(io::Error::from);
-    let to = OpenOptions::new().append(true).open(log);
+    let to = OpenOptions::new().write(true).truncate(true).open(log);
     let copy = |from: File, mut to: File| {
         let named = std::thread::Builder::new().name("xl-console".to_owned());
         // The terminal is gone when the domain is.
@@ -47,10 +47,10 @@ mod tests {
         unlockpt(xen.as_fd()).unwrap();
         let terminal = ptsname(xen.as_fd(), Vec::new()).unwrap().into_string().unwrap();
         assert!(follow(Path::new(&terminal), &log).is_err(), "there is no file");
-        File::create(&log).unwrap();
+        File::create(&log).unwrap().set_len(1 << 20).unwrap();
         follow(Path::new(&terminal), &log).unwrap();
         writeln!(xen, "ready").unwrap();
-        while !std::fs::read_to_string(&log).unwrap().contains("ready") {
+        while !std::fs::read_to_string(&log).unwrap().starts_with("ready") {
             std::thread::yield_now();
         }
     }

@@ -27,6 +27,8 @@ pub(super) fn order(kind: Kind, vdev: &str) -> Option<u32> {
     (0..MAX_DISKS).find(|order| place(kind, *order) == vdev)
 }
 
+const QDISK: &str = "backendtype=qdisk";
+
 /// Refused for a path that cannot be said. The cache mode is not Xen's to choose: QEMU as Debian builds it for Xen has no
 /// asynchronous I/O of the kernel's, and asked for O_DIRECT it does not start; a guest's flushes reach the disk all the same.
 pub(super) fn disk(kind: Kind, disk: &DiskSpec) -> Result<String> {
@@ -39,11 +41,15 @@ pub(super) fn disk(kind: Kind, disk: &DiskSpec) -> Result<String> {
     Ok(format!("format={},{},vdev={place},access=rw,target={target}", disk.format, backend(disk.format, file)))
 }
 
-/// Who serves an image: the kernel a block device, QEMU all else. Left to itself Xen would put a loop device under a raw
-/// file, through a script that fails over blanks and quotes.
+/// The kernel serves a block device, QEMU all else. Left to itself Xen would put a loop device under a raw file, through a
+/// script that fails over blanks and quotes.
+pub(super) fn is_served_by_qemu(disk: &DiskSpec) -> bool {
+    let VolumeSource::File(file) = &disk.source;
+    backend(disk.format, file) == QDISK
+}
+
 fn backend(format: Format, file: &Path) -> &'static str {
-    let kernel = format == Format::Raw && file.starts_with("/dev");
-    if kernel { "backendtype=phy" } else { "backendtype=qdisk" }
+    if format == Format::Raw && file.starts_with("/dev") { "backendtype=phy" } else { QDISK }
 }
 
 /// The drive of an HVM guest, with `blank` in it for no disc; a disc of another guest. `None`: it has none.

@@ -390,6 +390,8 @@ impl Hypervisor for XlHypervisor {
             live_nics: true,
             live_disc: self.inner.options.guest.kind() == Kind::Hvm,
             live_chains: true,
+            // Debian builds the QEMU that serves Xen without it.
+            zstd: false,
             mac_prefix: [0x00, 0x16, 0x3e],
         }
     }

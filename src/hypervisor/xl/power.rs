@@ -14,7 +14,7 @@ use super::definitions::Kept;
 use super::images::Images;
 use super::parse::{self, Row, RunState};
 use super::seen::{Age, Sight};
-use super::{BY, Inner, Kind, bridges, console, errors};
+use super::{BY, Inner, Kind, bridges, console, devices, errors};
 
 /// How long a guest that is just rebooting may take to be back, so that it can be ended.
 const REBOOT: Duration = Duration::from_secs(10);
@@ -93,11 +93,30 @@ impl Inner {
         };
         self.xl(self.options.power_timeout, args).map_err(errors::explain)?;
         self.definitions.remove(id, Kept::Crash)?;
-        let Some(VolumeSource::File(log)) = console else { return Ok(()) };
-        let sight = self.look(Age::Fresh)?;
+        self.seen.touch();
+        let sight = self.look(Age::Recent)?;
         let row = sight.row(id).ok_or_else(|| Error::refused(BY, "the guest ended as soon as it was started"))?;
+        self.has_its_disks(row, file)?;
+        let Some(VolumeSource::File(log)) = console else { return Ok(()) };
         console::follow(&self.console(row)?, log)?;
         if how == Start::Running { self.tell(row, "unpause", []) } else { Ok(()) }
+    }
+
+    /// Xen does not ask whether QEMU could open the images that it is to serve: it would start a guest without disks.
+    fn has_its_disks(&self, row: &Row, file: &ConfigFile) -> Result<()> {
+        let mut served = file.spec.disks.iter().filter(|disk| devices::is_served_by_qemu(disk)).peekable();
+        if served.peek().is_none() {
+            return Ok(());
+        }
+        let live = self.settle(row)?;
+        match served.find(|disk| !live.contains_key(&devices::place(file.guest.kind(), disk.order))) {
+            Some(disk) => {
+                let VolumeSource::File(image) = &disk.source;
+                let image = image.display();
+                Err(Error::refused("QEMU", format!("it cannot open {image}; its log in /var/log/xen says why")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The terminal that shows the console of a guest that has no serial port.

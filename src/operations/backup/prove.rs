@@ -17,7 +17,7 @@ use crate::storage::{Content, Control, MAX_LOG, NewVolume, VolumeDriver};
 use crate::store::backups;
 use crate::tasks::Work;
 
-use super::manifest::glance;
+use super::manifest::{Manifest, glance};
 use super::{Kept, noun, subject};
 
 /// How often the guest is looked at.
@@ -54,10 +54,8 @@ impl Operation for ProveBackup {
         let driver = kept.driver(core)?;
         // Nothing is made for a hypervisor that could not be told of it.
         core.hypervisor.info()?;
-        glance(driver.as_ref(), &kept.backup, &kept.disks)?;
-        let need = kept.disks.iter().map(|_| WRITTEN).sum();
-        space::reserve(core, work, &kept.storlink, driver.as_ref(), need)?;
-        let mut proof = Proof { core, kept: &kept, driver: driver.as_ref(), made: Vec::new() };
+        let manifest = glance(driver.as_ref(), &kept.backup, &kept.disks)?;
+        let mut proof = Proof { core, kept: &kept, driver: driver.as_ref(), manifest, made: Vec::new() };
         let spec = proof.build(work)?;
         let domain = spec.id;
         work.step(&Compensation::Undefine { vm: domain }, || core.hypervisor.define(&spec))?;
@@ -78,12 +76,14 @@ struct Proof<'a> {
     core: &'a Core,
     kept: &'a Kept,
     driver: &'a dyn VolumeDriver,
+    manifest: Manifest,
     /// What lies on the storlink for the time of the proof.
     made: Vec<VolumeName>,
 }
 
 impl Proof<'_> {
-    /// Puts an overlay on each image, and says what domain has them.
+    /// Puts an overlay on each image, or a copy beside it where guests cannot run on what zstd made smaller, and says what
+    /// domain has them.
     fn build(&mut self, work: &mut Work<'_>) -> Result<DomainSpec> {
         let config = &self.kept.backup.config;
         let mut spec = DomainSpec {
@@ -99,12 +99,19 @@ impl Proof<'_> {
             console: None,
             vnc_password: new_vnc_password(self.core),
         };
-        if self.core.hypervisor.capabilities(&spec).user_network {
+        let can = self.core.hypervisor.capabilities(&spec);
+        let mut need = MiB(0);
+        for disk in &self.kept.disks {
+            let copied = if can.zstd { 0 } else { self.manifest.image(disk)?.data_bytes };
+            need = need + WRITTEN + MiB::from_bytes_ceil(copied);
+        }
+        space::reserve(self.core, work, &self.kept.storlink, self.driver, need)?;
+        if can.user_network {
             let nics = config.nics.iter();
             spec.nics = nics.map(|nic| NicSpec { mac: nic.mac, link: NicLink::Unplugged }).collect();
         }
         for disk in &self.kept.disks {
-            spec.disks.push(self.overlay(work, disk)?);
+            spec.disks.push(self.disk(work, disk, can.zstd)?);
         }
         if let ProofSign::Console(_) = self.core.settings.prove_wait {
             let volume = VolumeName::log(DiskId(self.core.ids.uuid()));
@@ -114,11 +121,13 @@ impl Proof<'_> {
         Ok(spec)
     }
 
-    fn overlay(&mut self, work: &mut Work<'_>, disk: &Disk) -> Result<DiskSpec> {
-        let below = vec![Layer { source: self.driver.source(&disk.volume)?, format: disk.format }];
+    fn disk(&mut self, work: &mut Work<'_>, disk: &Disk, overlay: bool) -> Result<DiskSpec> {
+        let kept = vec![Layer { source: self.driver.source(&disk.volume)?, format: disk.format }];
+        let (content, below) =
+            if overlay { (Content::Overlay(kept.clone()), kept) } else { (Content::Copy(kept), Vec::new()) };
         let id = DiskId(self.core.ids.uuid());
         let row = Disk { id, format: Format::Qcow2, volume: VolumeName::new(id, Format::Qcow2), ..disk.clone() };
-        let make = NewVolume { format: row.format, size: disk.size, content: Content::Overlay(below.clone()) };
+        let make = NewVolume { format: row.format, size: disk.size, content };
         self.make(work, row.volume.clone(), &make)?;
         disk_spec(self.driver, &row, below)
     }
