@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::{Error, Problems, Result};
-use crate::model::{NicLink, PmId, ProofSign};
+use crate::model::{NicLink, Os, PmId, ProofSign};
 
 /// Where the file is when nobody says.
 const DEFAULT_FILE: &str = "/etc/pengx/pengx.toml";
@@ -87,6 +87,8 @@ pub struct Libvirt {
 pub struct Xl {
     /// `hvm`, `pv` or `pvh`.
     pub guest: String,
+    /// The same, by what the template of a VM is said to be.
+    pub guest_of: HashMap<Os, String>,
     /// What PV and PVH guests boot; without it `bootloader` finds a kernel in their first disk.
     pub kernel: Option<PathBuf>,
     pub ramdisk: Option<PathBuf>,
@@ -212,10 +214,18 @@ impl Libvirt {
     }
 }
 
+/// What a guest can be on Xen.
+const GUESTS: &[&str] = &["hvm", "pv", "pvh"];
+
 impl Xl {
     fn read(mut section: Section, bad: &mut Problems) -> Self {
+        let mut by_os = section.section("guest_of", bad);
+        let systems = Os::ALL.iter().filter(|os| by_os.table.contains_key(os.word())).collect::<Vec<_>>();
+        let guest_of = systems.into_iter().map(|os| (*os, by_os.one_of(os.word(), GUESTS, bad))).collect();
+        by_os.end(bad);
         let read = Self {
-            guest: section.one_of("guest", &["hvm", "pv", "pvh"], bad),
+            guest: section.one_of("guest", GUESTS, bad),
+            guest_of,
             kernel: section.text("kernel", bad).map(PathBuf::from),
             ramdisk: section.text("ramdisk", bad).map(PathBuf::from),
             cmdline: section.text("cmdline", bad).unwrap_or_default(),
@@ -228,7 +238,8 @@ impl Xl {
                 bad.add(section.name(name), "must be an absolute path");
             }
         }
-        if read.guest == "hvm" && (read.kernel.is_some() || read.ramdisk.is_some()) {
+        let all_hvm = read.guest_of.values().chain([&read.guest]).all(|guest| guest == "hvm");
+        if all_hvm && (read.kernel.is_some() || read.ramdisk.is_some()) {
             bad.add(section.name("kernel"), "is for guest = \"pv\" or \"pvh\"; an HVM guest boots its disk");
         }
         if read.ramdisk.is_some() && read.kernel.is_none() {
@@ -584,9 +595,16 @@ mod tests {
     fn what_guests_are_on_xen_is_set_as_a_whole() {
         let xl = load("[xl]\nguest = 'pv'\nkernel = '/k'\ncmdline = 'quiet'", &Given::default()).unwrap().xl;
         assert_eq!((xl.guest.as_str(), xl.kernel, xl.cmdline.as_str()), ("pv", Some("/k".into()), "quiet"));
-        let said =
-            load("[xl]\nguest = 'lxc'\nkernel = 'k'\nramdisk = '/r'", &Given::default()).unwrap_err().to_string();
-        for name in ["xl.guest: \"lxc\" must be one of hvm, pv, pvh", "xl.kernel: must be an absolute path"] {
+        let xl = load("[xl]\nkernel = '/k'\n[xl.guest_of]\nDEBIAN = 'pv'", &Given::default()).unwrap().xl;
+        assert_eq!((xl.guest.as_str(), xl.guest_of), ("hvm", [(Os::Debian, "pv".to_owned())].into()));
+        let text = "[xl]\nguest = 'lxc'\nkernel = 'k'\nramdisk = '/r'\n[xl.guest_of]\nDEBIAN = 'lxd'\nPLAN9 = 'pv'";
+        let said = load(text, &Given::default()).unwrap_err().to_string();
+        for name in [
+            "xl.guest: \"lxc\" must be one of hvm, pv, pvh",
+            "xl.kernel: must be an absolute path",
+            "xl.guest_of.DEBIAN: \"lxd\" must be one of hvm, pv, pvh",
+            "xl.guest_of.PLAN9: is no setting",
+        ] {
             assert!(said.contains(name), "{name} is missing in: {said}");
         }
     }

@@ -271,13 +271,14 @@ fn xl_options(config: &Config) -> XlOptions {
         }
         None => Boot::Loader(xl.bootloader.clone()),
     };
-    let guest = match xl.guest.as_str() {
-        "pv" => Guest::Pv(boot),
-        "pvh" => Guest::Pvh(boot),
+    let guest = |kind: &str| match kind {
+        "pv" => Guest::Pv(boot.clone()),
+        "pvh" => Guest::Pvh(boot.clone()),
         _ => Guest::Hvm,
     };
     XlOptions {
-        guest,
+        guest: guest(&xl.guest),
+        guest_of: xl.guest_of.iter().map(|(os, kind)| (*os, guest(kind))).collect(),
         screen_password: xl.screen_password,
         call_timeout: xl.call_timeout,
         ..XlOptions::new(config.data_dir.join("domains"))

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::{Format, Layer, Mac, MiB, Secret, VmId, VolumeSource, words};
+use super::{Format, Layer, Mac, MiB, Os, Secret, VmId, VolumeSource, words};
 
 /// Everything a hypervisor needs to define a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct DomainSpec {
     pub id: VmId,
     /// What people call it; the hypervisor only shows it to them.
     pub title: String,
+    /// What its guest is said to be; `None`: nothing says.
+    pub os: Option<Os>,
     pub vcpus: u32,
     /// So many can be plugged into the running guest; at least `vcpus`.
     pub max_vcpus: u32,

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    Disk, DiskId, DiskOwner, DiskSpec, DomainSpec, Layer, Mac, NicSpec, Storlink, StorlinkId, Vm, VmId,
+    Disk, DiskId, DiskOwner, DiskSpec, DomainSpec, Layer, Mac, NicSpec, Os, Storlink, StorlinkId, TemplateId, Vm, VmId,
 };
 use crate::storage::VolumeDriver;
-use crate::store::{Conn, disks, nics};
+use crate::store::{Conn, disks, nics, templates};
 
 use super::{Core, bridge, guard, iso};
 
@@ -72,6 +72,7 @@ impl Machine {
         let mut spec = DomainSpec {
             id: self.vm.id,
             title: self.vm.name.clone(),
+            os: self.os(core)?,
             vcpus: self.vm.cpu,
             max_vcpus: self.vm.cpu.max(core.settings.max_vcpus),
             memory: self.vm.memory,
@@ -93,6 +94,12 @@ impl Machine {
             spec.nics.push(NicSpec { mac: plug.mac, link });
         }
         Ok(spec)
+    }
+
+    /// Said of the template that it was made from, or is.
+    fn os(&self, core: &Core) -> Result<Option<Os>> {
+        let template = self.vm.template.unwrap_or(TemplateId(self.vm.id.0));
+        Ok(core.store.read(|c| templates::find(c, template))?.map(|template| template.os))
     }
 
     /// The client named the VM or the template, not the volume: that a volume is missing is the storage's failure, and no 404.

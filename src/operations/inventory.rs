@@ -333,6 +333,7 @@ mod tests {
         let spec = DomainSpec {
             id: VmId(Uuid::from_u128(1)),
             title: "one".to_owned(),
+            os: None,
             vcpus: 1,
             max_vcpus: 1,
             memory: MiB(64),

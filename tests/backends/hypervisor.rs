@@ -121,6 +121,7 @@ fn spec(disks: &[PathBuf]) -> DomainSpec {
     DomainSpec {
         id: VmId(Uuid::new_v4()),
         title: "test".to_owned(),
+        os: None,
         vcpus: 1,
         max_vcpus: 2,
         memory: MiB(32),

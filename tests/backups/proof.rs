@@ -94,6 +94,9 @@ fn what_is_booted_has_the_vms_size_no_network_and_overlays_on_the_backup() {
     let fake = shelf.app.site.fake.clone();
     while_waiting(&shelf, backup, |domain| {
         let spec = fake.running(domain).unwrap();
+        // As the template says, of the VM too.
+        let systems: Vec<_> = fake.definitions().iter().map(|spec| spec.os).collect();
+        assert_eq!(systems, [Some(Os::Debian); 2]);
         assert_eq!(spec.title, "proof of backup nightly of vm web1");
         assert_eq!((spec.vcpus, spec.memory, spec.disc, spec.console), (1, MiB(64), None, None));
         let macs: Vec<Mac> = shelf.row(backup).config.nics.iter().map(|nic| nic.mac).collect();

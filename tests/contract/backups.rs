@@ -260,6 +260,7 @@ fn outline() -> DomainSpec {
     DomainSpec {
         id: VmId(uuid::Uuid::nil()),
         title: "foreign".to_owned(),
+        os: None,
         vcpus: 1,
         max_vcpus: 1,
         memory: MiB(64),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pengx::error::ErrorKind;
 use pengx::hypervisor::{Answer, Verb};
-use pengx::model::{DomainSpec, MiB, PowerState, Template, VolumeSource};
+use pengx::model::{DomainSpec, MiB, Os, PowerState, Template, VolumeSource};
 
 use super::{Api, NOBODY, Stock, file, vm};
 use crate::harness::wait::wait_until;
@@ -188,6 +188,7 @@ fn a_template_is_installed_from_a_disc_in_a_domain_of_its_own() {
     api.post(&format!("{uri}start/"), &body).done(200, "template debian 8 64bit template is started");
     let spec = running(&api, &stock);
     assert_eq!((spec.title.as_str(), spec.vcpus, spec.memory), ("debian 8 64bit template", 2, MiB(512)));
+    assert_eq!(spec.os, Some(Os::Debian));
     assert_eq!((spec.max_memory, spec.nics.len(), spec.disks.len()), (MiB(512), 2, 1));
     assert_eq!(spec.disc, Some(VolumeSource::File(image.canonicalize().unwrap())));
     let shown = api.get(&uri);

@@ -20,7 +20,7 @@ pub(super) const VNC_LISTEN: &str = "127.0.0.1";
 /// A domain and what it is on Xen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ConfigFile {
-    /// Its title, the password of its screen and the cache mode of its disks are not taken from here.
+    /// Its title, its system, the password of its screen and the cache mode of its disks are not taken from here.
     pub(super) spec: DomainSpec,
     pub(super) guest: Guest,
     /// What block jobs write to, by the order of their disk.
@@ -114,6 +114,7 @@ impl ConfigFile {
         let mut spec = DomainSpec {
             id: settings.text("uuid")?.parse().ok()?,
             title: String::new(),
+            os: None,
             vcpus: settings.number("vcpus")?.try_into().ok()?,
             max_vcpus: settings.number("maxvcpus")?.try_into().ok()?,
             memory: MiB(settings.number("memory")?),
@@ -267,6 +268,7 @@ mod tests {
                 spec: DomainSpec {
                     id: VmId(uuid::Uuid::from_u128(id)),
                     title: String::new(),
+                    os: None,
                     vcpus,
                     max_vcpus,
                     memory: MiB(memory),

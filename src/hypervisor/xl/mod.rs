@@ -23,6 +23,7 @@ mod seen;
 mod syntax;
 mod watch;
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -39,7 +40,7 @@ use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, Hypervi
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Command, ExecError, Output, Runner};
 use crate::model::{
-    DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, HostUse, Mac, MiB, NicSpec,
+    DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, HostUse, Mac, MiB, NicSpec, Os,
     PowerState, VmId, VolumeSource,
 };
 
@@ -114,6 +115,8 @@ pub struct XlOptions {
     pub dir: PathBuf,
     /// What guests that are defined from now on are.
     pub guest: Guest,
+    /// The same, by their system.
+    pub guest_of: HashMap<Os, Guest>,
     /// Whether a screen asks for its password. QEMU as Debian 12 builds it for Xen cannot, and then no guest starts; without
     /// it everybody who can reach this host's loopback address reaches the screen.
     pub screen_password: bool,
@@ -139,6 +142,7 @@ impl XlOptions {
         Self {
             dir,
             guest: Guest::Hvm,
+            guest_of: HashMap::new(),
             screen_password: false,
             call_timeout: Duration::from_secs(20),
             power_timeout: Duration::from_secs(120),
@@ -148,6 +152,10 @@ impl XlOptions {
             block_rate: 0,
             run_dir: PathBuf::from("/run/xen"),
         }
+    }
+
+    fn guest_for(&self, spec: &DomainSpec) -> &Guest {
+        spec.os.and_then(|os| self.guest_of.get(&os)).unwrap_or(&self.guest)
     }
 }
 
@@ -376,7 +384,7 @@ impl Hypervisor for XlHypervisor {
         self.inner.host_use().map(Some)
     }
 
-    fn capabilities(&self, _spec: &DomainSpec) -> Capabilities {
+    fn capabilities(&self, spec: &DomainSpec) -> Capabilities {
         Capabilities {
             formats: &[Format::Qcow2, Format::Raw],
             max_vcpus: 32,
@@ -388,7 +396,7 @@ impl Hypervisor for XlHypervisor {
             live_memory: true,
             live_disks: true,
             live_nics: true,
-            live_disc: self.inner.options.guest.kind() == Kind::Hvm,
+            live_disc: self.inner.options.guest_for(spec).kind() == Kind::Hvm,
             live_chains: true,
             // Debian builds the QEMU that serves Xen without it.
             zstd: false,
@@ -412,7 +420,8 @@ impl Hypervisor for XlHypervisor {
     fn define(&self, spec: &DomainSpec) -> Result<()> {
         let options = &self.inner.options;
         let screen = options.screen_password.then(|| spec.vnc_password.clone());
-        let file = ConfigFile { spec: spec.clone(), guest: options.guest.clone(), written: Vec::new(), screen };
+        let file =
+            ConfigFile { spec: spec.clone(), guest: options.guest_for(spec).clone(), written: Vec::new(), screen };
         let done = self.inner.definitions.write(&file, Kept::Definition);
         self.inner.seen.touch();
         done

@@ -41,6 +41,7 @@ pub(super) fn definition(id: &str) -> ConfigFile {
         spec: DomainSpec {
             id: id.parse().unwrap(),
             title: String::new(),
+            os: None,
             vcpus: 1,
             max_vcpus: 2,
             memory: MiB(32),
@@ -149,6 +150,22 @@ fn serving(socket: &Path, disks: &'static str) {
             }
         }
     });
+}
+
+#[test]
+fn a_guest_is_what_its_system_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = definition(ID);
+    let guest_of = [(Os::Windows, Guest::Hvm)].into();
+    let options = XlOptions { guest: file.guest.clone(), guest_of, ..XlOptions::new(dir.path().to_owned()) };
+    let runner = Arc::new(Scripted { script: Box::new(|_| None), told: Mutex::default() });
+    let xl = XlHypervisor::with_runner(options, runner).unwrap();
+    for (os, hvm) in [(None, false), (Some(Os::Debian), false), (Some(Os::Windows), true)] {
+        let spec = DomainSpec { os, ..file.spec.clone() };
+        xl.define(&spec).unwrap();
+        let kept = xl.inner.definitions.read(spec.id, Kept::Definition).unwrap().unwrap();
+        assert_eq!((kept.guest == Guest::Hvm, xl.capabilities(&spec).live_disc), (hvm, hvm), "{os:?}");
+    }
 }
 
 /// What a `kill -9` leaves between two calls: the guest stands still, and Xen would restart it on the image of before.

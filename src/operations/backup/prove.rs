@@ -8,13 +8,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hypervisor::Start;
 use crate::model::{
     Access, BackupId, Compensation, Disk, DiskId, DiskSpec, DomainSpec, Format, Lane, Layer, Lock, MiB, NicLink,
-    NicSpec, ProofSign, Resource, TaskKind, VmId, VolumeName, VolumeSource,
+    NicSpec, Os, ProofSign, Resource, TaskKind, VmId, VolumeName, VolumeSource,
 };
 use crate::operations::domain::disk_spec;
 use crate::operations::vm::{new_vnc_password, state_now};
 use crate::operations::{Core, Operation, space};
 use crate::storage::{Content, Control, MAX_LOG, NewVolume, VolumeDriver};
-use crate::store::backups;
+use crate::store::{backups, templates};
 use crate::tasks::Work;
 
 use super::manifest::{Manifest, glance};
@@ -89,6 +89,7 @@ impl Proof<'_> {
         let mut spec = DomainSpec {
             id: VmId(self.core.ids.uuid()),
             title: format!("proof of {}", noun(&self.kept.backup)),
+            os: self.os()?,
             vcpus: config.cpu,
             max_vcpus: config.cpu,
             memory: config.memory,
@@ -119,6 +120,12 @@ impl Proof<'_> {
             spec.console = Some(self.make(work, volume, &make)?);
         }
         Ok(spec)
+    }
+
+    /// Said of the template that its VM was made from.
+    fn os(&self) -> Result<Option<Os>> {
+        let Some(template) = self.kept.backup.config.template else { return Ok(None) };
+        Ok(self.core.store.read(|c| templates::find(c, template))?.map(|template| template.os))
     }
 
     fn disk(&mut self, work: &mut Work<'_>, disk: &Disk, overlay: bool) -> Result<DiskSpec> {

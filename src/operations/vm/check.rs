@@ -47,6 +47,7 @@ pub(super) fn outline(known: &Known) -> DomainSpec {
     DomainSpec {
         id: VmId(uuid::Uuid::nil()),
         title: String::new(),
+        os: None,
         vcpus: known.cpu.unwrap_or(1),
         max_vcpus: known.cpu.unwrap_or(1),
         memory: MiB(1),

@@ -7,6 +7,7 @@ fn spec() -> DomainSpec {
     DomainSpec {
         id: "5f1d3e0a-9f5c-4f43-8b6e-1d1f6a3f2a10".parse().unwrap(),
         title: "web <1>".to_owned(),
+        os: None,
         vcpus: 2,
         max_vcpus: 4,
         memory: MiB(512),
