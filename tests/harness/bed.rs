@@ -11,6 +11,7 @@ use pengx::operations::disk::CreateDisk;
 use pengx::operations::template::AddTemplate;
 use pengx::operations::vm::{CreateVm, StartVm};
 use pengx::store::tasks;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::app::{App, Site};
 use super::counters::{Count, Counter, at_one_moment};
@@ -42,6 +43,18 @@ pub trait Ground: Domains + Send + Sync {
 
     /// Whether QEMU has begun to move the data of a disk, and has not ended.
     fn is_moving(&self, vm: VmId, order: u32) -> bool;
+
+    /// The job of a disk goes as fast as it can; none is fine.
+    fn let_go(&self, vm: VmId, order: u32);
+
+    /// The process that serves the disks of a guest.
+    fn qemu(&self, vm: VmId) -> Pid;
+
+    /// Whoever is asked about guests answers no more, and guests go on.
+    fn silence(&self);
+
+    /// It answers again.
+    fn mend(&self);
 }
 
 impl Ground for Libvirtd {
@@ -62,6 +75,22 @@ impl Ground for Libvirtd {
     fn is_moving(&self, vm: VmId, order: u32) -> bool {
         let job = self.hypervisor(0).block_job(vm, order).unwrap();
         job.is_some_and(|job| job.done > 0 && !job.ready)
+    }
+
+    fn let_go(&self, vm: VmId, order: u32) {
+        Self::let_go(self, &vm.to_string(), ["vda", "vdb"][order as usize]);
+    }
+
+    fn qemu(&self, vm: VmId) -> Pid {
+        Pid::from_raw(self.guest_pid(&format!("pengx-{vm}"))).unwrap()
+    }
+
+    fn silence(&self) {
+        kill_process(Pid::from_raw(self.pid()).unwrap(), Signal::KILL).unwrap();
+    }
+
+    fn mend(&self) {
+        self.restart();
     }
 }
 

@@ -12,6 +12,7 @@ use pengx::exec::SystemRunner;
 use pengx::hypervisor::{Boot, Guest, Hypervisor, XlHypervisor, XlOptions};
 use pengx::model::{ProofSign, VmId};
 use pengx::operations::Settings;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::bed::Ground;
@@ -198,8 +199,43 @@ impl Ground for Dom0 {
     fn is_moving(&self, vm: VmId, order: u32) -> bool {
         let Some(domid) = self.domid(&vm.to_string()) else { return false };
         let jobs = qmp(&domid, "query-block-jobs", json!({}));
-        let letter = char::from(b'a' + u8::try_from(order).unwrap());
-        let job = jobs.as_array().unwrap().iter().find(|job| job["device"] == format!("pengx-xvd{letter}"));
+        let job = jobs.as_array().unwrap().iter().find(|job| job["device"] == job_of(order));
         job.is_some_and(|job| job["offset"].as_u64() > Some(0) && job["ready"] == false)
     }
+
+    fn let_go(&self, vm: VmId, order: u32) {
+        let Some(domid) = self.domid(&vm.to_string()) else { return };
+        let jobs = qmp(&domid, "query-block-jobs", json!({}));
+        for job in jobs.as_array().unwrap().iter().filter(|job| job["device"] == job_of(order)) {
+            qmp(&domid, "block-job-set-speed", json!({ "device": job["device"], "speed": 0 }));
+        }
+    }
+
+    fn qemu(&self, vm: VmId) -> Pid {
+        let domid = self.domid(&vm.to_string()).unwrap();
+        pid(&["-f", &format!("[-]xen-domid {domid} ")])
+    }
+
+    fn silence(&self) {
+        kill_process(xenstored(), Signal::STOP).unwrap();
+    }
+
+    fn mend(&self) {
+        kill_process(xenstored(), Signal::CONT).unwrap();
+    }
+}
+
+fn job_of(order: u32) -> String {
+    format!("pengx-xvd{}", char::from(b'a' + u8::try_from(order).unwrap()))
+}
+
+/// The one process that `pgrep` finds so.
+fn pid(words: &[&str]) -> Pid {
+    let found = Command::new("pgrep").args(words).output().unwrap();
+    let found = String::from_utf8(found.stdout).unwrap();
+    Pid::from_raw(found.trim().parse().unwrap_or_else(|_| panic!("{words:?}: {found:?}"))).unwrap()
+}
+
+pub fn xenstored() -> Pid {
+    pid(&["xenstored$"])
 }

@@ -13,11 +13,18 @@ use crate::harness::guest::{EXTRA, Sight, next_beat, until_booted, until_seen};
 use crate::harness::whole::{Domains, Leaks};
 use crate::harness::xen::Dom0;
 use crate::real::counting::lives;
+use crate::real::deaths::survive_on_xen;
 
 #[test]
 #[ignore = "needs a Xen control domain: make test-xen"]
 fn a_guest_on_xen_counts_through_its_whole_life() {
     lives(Bed::new(Dom0::new()));
+}
+
+#[test]
+#[ignore = "needs a Xen control domain: make test-xen"]
+fn a_counting_guest_on_xen_loses_nothing_when_its_qemu_dies_or_xenstored_is_silent() {
+    survive_on_xen();
 }
 
 fn sees(bed: &Bed<Dom0>, vm: VmId, what: &str, is: impl Fn(&Sight) -> bool) -> Sight {

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::server::Place;
 use crate::harness::wait::PATIENCE;
-use crate::harness::xen::{Dom0, shared, xl};
+use crate::harness::xen::{Dom0, shared, xenstored, xl};
 use crate::real::deaths::killed::is_killed;
 use crate::real::guests::live_through_xml;
 
@@ -85,9 +85,7 @@ fn a_start_says_what_of_xen_is_missing() {
     let said = refusal(&["unshare", "--mount", "sh", "-c", hidden, "sh"]);
     assert!(said.contains("Xen") && said.contains("domain info list"), "{said}");
 
-    let found = Command::new("pidof").args(["oxenstored", "xenstored"]).output().unwrap();
-    let pid: i32 = String::from_utf8(found.stdout).unwrap().trim().parse().unwrap();
-    let pid = Pid::from_raw(pid).unwrap();
+    let pid = xenstored();
     let stopped = Stopped(pid);
     kill_process(pid, Signal::STOP).unwrap();
     let said = refusal(&["env"]);

@@ -176,7 +176,11 @@ pub(super) fn close_unused(monitor: &mut Monitor) -> Result<()> {
 impl Inner {
     pub(super) fn monitor(&self, row: &Row, patience: Duration) -> Result<Monitor> {
         // Not the one that `xl` itself talks to.
-        Monitor::open(&self.options.run_dir.join(format!("qmp-libxenstat-{}", row.domid)), patience)
+        Monitor::open(&self.monitor_path(row.domid), patience)
+    }
+
+    pub(super) fn monitor_path(&self, domid: u32) -> PathBuf {
+        self.options.run_dir.join(format!("qmp-libxenstat-{domid}"))
     }
 
     /// The disks as QEMU has them. What we keep of the guest, and what Xen would restart it with, is the same afterwards.

@@ -1,5 +1,6 @@
 //! Start, end, and what a guest is asked.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use super::definitions::Kept;
 use super::images::Images;
 use super::parse::{self, Row, RunState};
 use super::seen::{Age, Sight};
-use super::{BY, Inner, Kind, bridges, console, devices, errors};
+use super::{BY, Inner, Kind, bridges, console, devices, errors, processes};
 
 /// How long a guest that is just rebooting may take to be back, so that it can be ended.
 const REBOOT: Duration = Duration::from_secs(10);
@@ -189,26 +190,53 @@ impl Inner {
         })
     }
 
-    /// Notes that guests of ours crashed, and frees what they hold.
+    /// Notes that guests of ours crashed, and frees what they hold. One whose QEMU has ended has no disks any more, and Xen
+    /// gives it no other QEMU.
     pub(super) fn clean_up(&self, sight: &Sight) -> Result<()> {
-        let is_ours = |sight: &Sight, row: &Row| {
-            row.state == RunState::Crashed && sight.is_defined(row.id) && !row.is_in_transit()
-        };
-        if !sight.rows().iter().any(|row| is_ours(sight, row)) {
+        // Before the next look: what ends a domain pauses it first, and its QEMU after that.
+        let alone = self.without_qemu(sight);
+        let crashed = |row: &Row| row.state == RunState::Crashed || alone.contains(&row.domid);
+        if !ours(sight).any(crashed) {
             return Ok(());
         }
         // A start does this by itself, and what it starts must not be taken for what crashed.
         let Ok(_nobody_starts) = self.starting.try_write() else { return Ok(()) };
         let sight = self.look(Age::Fresh)?;
-        for row in sight.rows().iter().filter(|row| is_ours(&sight, row)) {
+        for row in ours(&sight).filter(|row| crashed(row)) {
+            let why = match row.state {
+                RunState::Crashed => "a guest crashed",
+                _ if goes(&sight, row) => "the QEMU of a guest has ended, and its disks with it",
+                _ => continue,
+            };
             // First, or a death of ours in between would make it look as if it had ended in order.
             self.definitions.mark(row.id, Kept::Crash)?;
             self.end(row)?;
             self.definitions.remove(row.id, Kept::Run)?;
-            tracing::warn!(vm = %row.id, domain = row.domid, "a guest crashed");
+            tracing::warn!(vm = %row.id, domain = row.domid, "{why}");
         }
         Ok(())
     }
+
+    /// Those of our guests that run, and whose QEMU was there once.
+    fn without_qemu(&self, sight: &Sight) -> HashSet<u32> {
+        let run = ours(sight).filter(|row| goes(sight, row)).map(|row| row.domid);
+        // A socket is there as soon as its QEMU is, and stays.
+        let mut had: HashSet<u32> = run.filter(|domid| super::exists(&self.monitor_path(*domid))).collect();
+        if !had.is_empty() {
+            let have = processes::device_models();
+            had.retain(|domid| !have.contains(domid));
+        }
+        had
+    }
+}
+
+fn ours(sight: &Sight) -> impl Iterator<Item = &Row> {
+    sight.rows().iter().filter(|row| sight.is_defined(row.id) && !row.is_in_transit())
+}
+
+/// Whether it runs, or is to.
+fn goes(sight: &Sight, row: &Row) -> bool {
+    row.state == RunState::Running || row.state == RunState::Paused && sight.is_held(row.id)
 }
 
 fn bridges_are_there(file: &ConfigFile) -> Result<()> {

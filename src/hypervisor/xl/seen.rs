@@ -10,7 +10,7 @@ use crate::model::{DomainStatus, HostUse, PowerState, VmId, VncEndpoint};
 
 use super::definitions::{Kept, Known};
 use super::parse::{self, Info, Row, RunState};
-use super::{Inner, errors, monitors};
+use super::{Inner, errors, processes};
 
 /// A list is good for so long, unless we changed something.
 pub(super) const GOOD_FOR: Duration = Duration::from_secs(1);
@@ -193,7 +193,7 @@ impl Inner {
         let mut rebooting = HashSet::new();
         if !gone.is_empty() {
             let file = |id: &VmId| self.definitions.path(*id, Kept::Run);
-            let living = monitors::of(&gone.iter().map(file).collect::<Vec<_>>());
+            let living = processes::monitors(&gone.iter().map(file).collect::<Vec<_>>());
             for id in gone {
                 if living.contains(&file(&id)) {
                     rebooting.insert(id);

@@ -484,6 +484,35 @@ fn a_crash_is_noted_and_what_it_held_is_freed() {
 }
 
 #[test]
+fn a_guest_whose_qemu_has_ended_has_crashed() {
+    // It waits, it was paused, it stands still for a moment; and it waits for a QEMU that is not there yet.
+    for (flags, held, qemu, crashed) in [
+        ("-b----", false, true, true),
+        ("--p---", false, true, false),
+        ("--p---", true, true, true),
+        ("-b----", false, false, false),
+    ] {
+        let there = Mutex::new(true);
+        let stage = Stage::new(move |line| {
+            let mut there = there.lock().unwrap();
+            // No process serves a domain of this number.
+            *there &= line != "xl destroy 4294967295";
+            said(&if line == "xl list -v" && *there { row("x", u32::MAX, flags) } else { HEAD.to_owned() })
+        });
+        let inner = &stage.xl.inner;
+        if qemu {
+            drop(UnixListener::bind(inner.monitor_path(u32::MAX)).unwrap());
+        }
+        if held {
+            inner.definitions.mark(id(), Kept::Hold).unwrap();
+        }
+        inner.clean_up(&inner.look(Age::Fresh).unwrap()).unwrap();
+        let state = stage.state();
+        assert_eq!((state == PowerState::Crashed, state.is_active()), (crashed, !crashed), "{flags} {held} {qemu}");
+    }
+}
+
+#[test]
 fn only_what_a_bridge_carries_is_plugged_in() {
     let mut spec = definition(ID).spec;
     let stage = with("-b----");

@@ -9,12 +9,11 @@ use pengx::error::Result;
 use pengx::hypervisor::Hypervisor;
 use pengx::model::*;
 use pengx::tasks::Fate;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
 use super::Death;
 use crate::harness::app::{Fuse, StorageFaults};
-use crate::harness::bed::{Bed, counter};
-use crate::harness::libvirt::Libvirtd;
+use crate::harness::bed::{Bed, Ground, counter};
 use crate::harness::wait::{BOOT, wait_within};
 use crate::harness::whole::files_in;
 
@@ -35,7 +34,7 @@ pub(super) enum Middle {
 #[derive(Clone)]
 pub(super) struct Sight {
     hypervisor: Arc<dyn Hypervisor>,
-    libvirtd: Arc<Libvirtd>,
+    ground: Arc<dyn Ground>,
     fuse: Arc<Fuse>,
     storage: Arc<StorageFaults>,
     vm: VmId,
@@ -49,11 +48,11 @@ pub(super) struct Sight {
 }
 
 impl Sight {
-    pub(super) fn of(bed: &Bed<Libvirtd>, vm: VmId) -> Self {
+    pub(super) fn of(bed: &Bed<impl Ground + 'static>, vm: VmId) -> Self {
         let (site, there) = (&bed.app().site, bed.app().site.second_dir());
         let mut sight = Self {
             hypervisor: site.hypervisor.clone(),
-            libvirtd: bed.ground.clone(),
+            ground: bed.ground.clone(),
             fuse: bed.app().fuse.clone(),
             storage: site.storage.clone(),
             vm,
@@ -119,19 +118,18 @@ impl Sight {
         if self.struck.swap(true, Ordering::SeqCst) {
             return Fate::Go;
         }
-        let pid = match death {
+        match death {
             Death::Pengx => return Fate::Die,
-            Death::Libvirtd => self.libvirtd.pid(),
+            Death::Daemon => self.ground.silence(),
             Death::Qemu => {
                 let last = |(order, chain): (u32, &Vec<VolumeSource>)| {
                     let VolumeSource::File(file) = &chain[0];
                     counter(file, order).until_past(0)
                 };
                 *self.acknowledged.lock().unwrap() = (0..).zip(&self.now()).map(last).collect();
-                self.libvirtd.guest_pid(&format!("pengx-{}", self.vm))
+                kill_process(self.ground.qemu(self.vm), Signal::KILL).unwrap();
             }
-        };
-        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        }
         Fate::Go
     }
 }
