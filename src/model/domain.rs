@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::{Format, Layer, Mac, MiB, Os, Secret, VmId, VolumeSource, words};
+use super::{Format, Layer, Mac, MiB, Os, PciAddress, Secret, VmId, VolumeSource, words};
 
 /// Everything a hypervisor needs to define a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct DomainSpec {
     /// By order; the first boots.
     pub disks: Vec<DiskSpec>,
     pub nics: Vec<NicSpec>,
+    /// A device of the host that is the guest's alone.
+    pub pci: Option<PciAddress>,
     /// The ISO image in the drive; the drive is always there. The guest boots it when no disk boots.
     pub disc: Option<VolumeSource>,
     /// An empty file, to which all goes that the guest writes to its serial console.

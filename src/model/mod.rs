@@ -11,6 +11,7 @@ mod ids;
 mod iso;
 mod network;
 mod nic;
+mod pci;
 mod pm;
 mod snapshot;
 mod ssh_key;
@@ -39,6 +40,7 @@ pub use ids::{
 pub use iso::{Iso, IsoFile, IsoName};
 pub use network::{BridgeType, Dns, Network, NetworkCategory, NetworkKind, NetworkMethod, Sriov};
 pub use nic::{Mac, Nic};
+pub use pci::PciAddress;
 pub use pm::{HostUse, Pm};
 pub use snapshot::{Snapshot, SnapshotKind};
 pub use ssh_key::SshKey;

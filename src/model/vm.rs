@@ -2,7 +2,7 @@
 
 use chrono::NaiveDateTime;
 
-use super::{Iso, MiB, PmId, PowerState, Secret, SnapshotId, TemplateId, VmId};
+use super::{Iso, MiB, PciAddress, PmId, PowerState, Secret, SnapshotId, TemplateId, VmId};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vm {
@@ -15,8 +15,8 @@ pub struct Vm {
     pub memory: MiB,
     pub maxmem: MiB,
     pub desc: String,
-    /// PCI address of a virtual function handed through to the guest.
-    pub pcivf: Option<String>,
+    /// The virtual function that is handed through to the guest.
+    pub pcivf: Option<PciAddress>,
     /// The disc in its drive.
     pub iso: Option<Iso>,
     pub vnc_password: Secret,

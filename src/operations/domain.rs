@@ -79,6 +79,7 @@ impl Machine {
             max_memory: self.vm.maxmem,
             disks: Vec::new(),
             nics: Vec::new(),
+            pci: self.vm.pcivf,
             disc: iso::if_there(core, &self.vm)?,
             console: None,
             vnc_password: self.vm.vnc_password.clone(),

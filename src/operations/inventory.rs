@@ -340,6 +340,7 @@ mod tests {
             max_memory: MiB(64),
             disks: Vec::new(),
             nics: Vec::new(),
+            pci: None,
             disc: None,
             console: None,
             vnc_password: Secret::new("12345678".to_owned()),

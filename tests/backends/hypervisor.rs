@@ -128,6 +128,7 @@ fn spec(disks: &[PathBuf]) -> DomainSpec {
         max_memory: MiB(64),
         disks: (0..).zip(disks).map(|(order, file)| disk_spec(order, file)).collect(),
         nics: Vec::new(),
+        pci: None,
         disc: None,
         console: None,
         vnc_password: Secret::new("12345678".to_owned()),

@@ -267,6 +267,7 @@ fn outline() -> DomainSpec {
         max_memory: MiB(64),
         disks: Vec::new(),
         nics: Vec::new(),
+        pci: None,
         disc: None,
         console: None,
         vnc_password: Secret::new(String::new()),

@@ -659,7 +659,7 @@ fn a_stored_word_that_nobody_knows_is_a_defect_and_no_panic() {
 fn a_virtual_function_is_one_vms_at_a_time_on_each_host() {
     on_both(|db| {
         let (here, there) = (pm(1), pm(2));
-        let with = |pm: &Pm, n: u128| Vm { pcivf: Some("0000:03:10.1".to_owned()), ..vm(pm, None, n) };
+        let with = |pm: &Pm, n: u128| Vm { pcivf: Some("0000:03:10.1".parse().unwrap()), ..vm(pm, None, n) };
         db.write(|c| pms::save(c, &here).and_then(|()| pms::save(c, &there)));
         db.write(|c| vms::insert(c, &with(&here, 1)).and_then(|()| vms::insert(c, &with(&there, 2))));
         db.write(|c| vms::insert(c, &vm(&here, None, 3)).and_then(|()| vms::insert(c, &vm(&here, None, 4))));

@@ -11,7 +11,9 @@ use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
 use crate::error::{Error, Result};
-use crate::model::{CacheMode, DiskSpec, DomainSpec, Layer, Mac, NicLink, NicSpec, VmId, VncEndpoint, VolumeSource};
+use crate::model::{
+    CacheMode, DiskSpec, DomainSpec, Layer, Mac, NicLink, NicSpec, PciAddress, VmId, VncEndpoint, VolumeSource,
+};
 
 pub(super) use images::{Images, LiveDisk, images};
 
@@ -39,6 +41,7 @@ struct DomainXml<'a> {
     disks: Vec<DiskXml<'a>>,
     drive: DriveXml<'a>,
     nics: Vec<NicXml<'a>>,
+    pci: Option<PciAddress>,
     console: Option<&'a str>,
     vnc_password: &'a str,
 }
@@ -168,6 +171,7 @@ pub(super) fn write(spec: &DomainSpec, kvm: bool) -> Result<String> {
         disks: disks.into_iter().map(|disk| DiskXml::new(spec.id, disk)).collect::<Result<_>>()?,
         drive: DriveXml::new(spec.disc.as_ref())?,
         nics: spec.nics.iter().map(NicXml::new).collect::<Result<_>>()?,
+        pci: spec.pci,
         console: spec.console.as_ref().map(|console| file("console", console)).transpose()?,
         vnc_password,
     })

@@ -10,12 +10,14 @@ use crate::model::{DiskSpec, DomainSpec, Layer, MiB, NicSpec, Secret, VmId, Volu
 
 use super::devices::{self, ParsedDisk};
 use super::syntax::{self, Settings, Value};
-use super::{Boot, Guest, Kind};
+use super::{Boot, Guest, Kind, unsupported};
 
 /// RFB authenticates with DES, whose key has so many characters.
 const MAX_VNC_PASSWORD: usize = 8;
 /// Screens are reached through this host.
 pub(super) const VNC_LISTEN: &str = "127.0.0.1";
+
+const SEIZE: &str = ",seize=1";
 
 /// A domain and what it is on Xen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +61,13 @@ impl ConfigFile {
         settings.push(list("disk", disks));
         let nics = spec.nics.iter().map(|nic| devices::nic(kind, nic).map(|words| words.join(",")));
         settings.push(list("vif", nics.collect::<Result<_>>()?));
+        if let Some(address) = spec.pci {
+            if kind == Kind::Pvh {
+                return Err(unsupported("hand a PCI device through to a PVH guest"));
+            }
+            // From the host's own driver, if that has it.
+            settings.push(list("pci", vec![format!("{address}{SEIZE}")]));
+        }
         let backing = spec.disks.iter().flat_map(|disk| disk.backing.iter().map(|layer| (disk.order, layer)));
         let backing = backing.map(|(order, layer)| devices::layer(order, layer)).collect::<Result<_>>()?;
         settings.push(list("pengx_backing", backing));
@@ -120,6 +129,10 @@ impl ConfigFile {
             memory: MiB(settings.number("memory")?),
             max_memory: MiB(settings.number("maxmem")?),
             disks: Vec::new(),
+            pci: match settings.list("pci") {
+                Some(devices) => Some(devices.first()?.strip_suffix(SEIZE)?.parse().ok()?),
+                None => None,
+            },
             nics: settings.list("vif")?.iter().map(|nic| devices::parse_nic(nic)).collect::<Option<Vec<NicSpec>>>()?,
             disc: None,
             console: None,
@@ -213,7 +226,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{CacheMode, Format, Mac, NicLink};
+    use crate::model::{CacheMode, Format, Mac, NicLink, PciAddress};
 
     fn any_path() -> impl Strategy<Value = PathBuf> {
         "/[a-z가-힣=:;'\"\\\\$.%{}\\[\\]-]{0,12}[a-z]".prop_map(PathBuf::from)
@@ -255,12 +268,15 @@ mod tests {
             console in proptest::option::of(any_path()),
             written in proptest::collection::vec((0..4_u32, layer()), 0..3),
             password in proptest::option::of("[A-Za-z0-9]{1,8}"),
+            pci in proptest::option::of((any::<(u16, u8)>(), 0..32_u8, 0..8_u8)),
         ) -> ConfigFile {
             for (order, disk) in (0..).zip(&mut disks) {
                 disk.order = order;
             }
             let nic = |mac| NicSpec { mac: Mac(mac), link: NicLink::Bridge("xenbr0".to_owned()) };
             let (id, vcpus, max_vcpus, memory, max_memory) = numbers;
+            let pci = pci.filter(|_| guest.kind() != Kind::Pvh);
+            let pci = pci.map(|((domain, bus), slot, function)| PciAddress { domain, bus, slot, function });
             ConfigFile {
                 guest,
                 written,
@@ -275,6 +291,7 @@ mod tests {
                     max_memory: MiB(max_memory),
                     disks,
                     nics: macs.into_iter().map(nic).collect(),
+                    pci,
                     disc: disc.map(VolumeSource::File),
                     console: console.map(VolumeSource::File),
                     vnc_password: Secret::new(String::new()),
@@ -296,5 +313,14 @@ mod tests {
         for (word, fine) in [("12345678", true), ("", false), ("123456789", false), ("a,b", false), ("é", false)] {
             assert_eq!(password(&Secret::new(word.to_owned())).is_ok(), fine, "{word}");
         }
+    }
+
+    #[test]
+    fn a_pvh_guest_is_handed_no_device() {
+        let file = crate::hypervisor::xl::tests::definition("5f1d3e0a-9f5c-4f43-8b6e-1d1f6a3f2a10");
+        let spec = DomainSpec { pci: "03:10.4".parse().ok(), ..file.spec };
+        let guest = Guest::Pvh(Boot::Loader("pygrub".to_owned()));
+        let said = ConfigFile { spec, guest, ..file }.write(Path::new("/none")).unwrap_err().to_string();
+        assert_eq!(said, "Xen cannot hand a PCI device through to a PVH guest");
     }
 }

@@ -48,6 +48,7 @@ pub(super) fn definition(id: &str) -> ConfigFile {
             max_memory: MiB(64),
             disks: Vec::new(),
             nics: Vec::new(),
+            pci: None,
             disc: None,
             console: None,
             vnc_password: Secret::new(String::new()),

@@ -96,6 +96,7 @@ impl Proof<'_> {
             max_memory: config.memory,
             disks: Vec::new(),
             nics: Vec::new(),
+            pci: None,
             disc: None,
             console: None,
             vnc_password: new_vnc_password(self.core),

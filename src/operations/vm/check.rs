@@ -54,6 +54,7 @@ pub(super) fn outline(known: &Known) -> DomainSpec {
         max_memory: MiB(1),
         disks: Vec::new(),
         nics: Vec::new(),
+        pci: None,
         disc: None,
         console: None,
         vnc_password: Secret::new(String::new()),

@@ -278,6 +278,19 @@ fn a_title_comes_back_as_it_was() {
     }
 }
 
+#[test]
+fn a_device_that_the_host_cannot_hand_through_is_said_and_the_domain_stays_off() {
+    let bench = Bench::libvirt();
+    let vm = bench.vm_with(&DomainSpec { pci: "00ff:ee:1f.7".parse().ok(), ..spec(&[]) });
+    let document = Libvirtd::shared().virsh(&["dumpxml", &domain_name(&vm)]);
+    assert!(document.contains("<address domain='0x00ff' bus='0xee' slot='0x1f' function='0x7'/>"), "{document}");
+    let why = bench.hypervisor.start(vm.id, Start::Running).expect_err("there is none").to_string();
+    // A host without an IOMMU does not even look for it.
+    let says = |words| why.contains(words);
+    assert!(says("00ff:ee:1f.7") || says("host doesn't support passthrough of host PCI devices"), "{why}");
+    assert_eq!(vm.state(), PowerState::Shutdown);
+}
+
 /// An installer ejects its disc at its end; whoever puts the same one in again expects a closed drive.
 #[test]
 fn an_ejected_disc_can_be_put_in_again() {

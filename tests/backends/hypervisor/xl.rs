@@ -206,11 +206,12 @@ fn xl_reads_what_is_written() {
     let cmdline = "root=/dev/xvda1 'quoted' \"twice\" \\n $HOME `id` # no comment";
     let boot = Boot::Kernel { kernel: kernel.into(), ramdisk: None, cmdline: cmdline.to_owned() };
     for guest in [Guest::Pv(boot.clone()), Guest::Pvh(boot), Guest::Hvm] {
-        let is_hvm = guest == Guest::Hvm;
+        let (is_hvm, is_pvh) = (guest == Guest::Hvm, matches!(guest, Guest::Pvh(_)));
         let bench = bench(guest);
         let files = ["/s/it's\"1\"\\&=:;%{x}[y]#$z.raw", "/s/한글.raw"].map(PathBuf::from);
         let mut spec = spec(&files);
         spec.nics = vec![nic(1, bench.link())];
+        spec.pci = (!is_pvh).then(|| "0000:03:10.4".parse().unwrap());
         let vm = bench.vm_with(&spec);
         let file = bench.dir.path().join("domains").join(format!("{}.cfg", vm.id));
         let read: serde_json::Value =
@@ -219,6 +220,9 @@ fn xl_reads_what_is_written() {
         assert_eq!(paths[..2], files.each_ref().map(|file| file.to_str()));
         assert_eq!(read["c_info"]["uuid"], vm.id.to_string());
         assert_eq!(read["nics"][0]["mac"], spec.nics[0].mac.to_string());
+        let device = &read["pcidevs"][0];
+        let place = ["bus", "dev", "func"].map(|part| device[part].as_u64());
+        assert_eq!(place, if is_pvh { [None; 3] } else { [Some(3), Some(16), Some(4)] });
         if !is_hvm {
             assert_eq!(
                 (read["b_info"]["kernel"].as_str(), read["b_info"]["cmdline"].as_str()),

@@ -14,6 +14,7 @@ fn spec() -> DomainSpec {
         max_memory: MiB(1024),
         disks: Vec::new(),
         nics: Vec::new(),
+        pci: None,
         disc: None,
         console: None,
         vnc_password: Secret::new("s3cret".to_owned()),
@@ -97,6 +98,7 @@ fn whole_documents() {
         NicSpec { mac: "52:54:00:00:00:01".parse().unwrap(), link: NicLink::Bridge("br0".to_owned()) },
         NicSpec { mac: "52:54:00:00:00:02".parse().unwrap(), link: NicLink::User },
     ];
+    full.pci = "0000:03:10.4".parse().ok();
     full.disc = Some(VolumeSource::File(PathBuf::from("/s/disc.iso")));
     let disks = "
     <disk type='file' device='disk'>
@@ -124,7 +126,12 @@ fn whole_documents() {
     <interface type='user'>
       <mac address='52:54:00:00:00:02'/>
       <model type='virtio'/>
-    </interface>";
+    </interface>
+    <hostdev mode='subsystem' type='pci' managed='yes'>
+      <source>
+        <address domain='0' bus='3' slot='16' function='4'/>
+      </source>
+    </hostdev>";
     assert_eq!(write(&full, false).unwrap(), document("qemu", "maximum", disks, disc, nics));
 
     full.title = String::new();
