@@ -68,6 +68,9 @@ echo '/dev/vda / ext4 noatime 0 0' >"$root/etc/fstab"
 : >"$root/etc/machine-id"
 # All memory beside dom0's own is for guests, and dom0 keeps its own.
 echo 'autoballoon="off"' >>"$root/etc/xen/xl.conf"
+# What guests say is read by tests, and by whoever looks for what went wrong.
+echo 'XENCONSOLED_ARGS="--log=guest"' >>"$root/etc/default/xen"
+mkdir -p "$root/var/log/xen/console"
 printf 'xen-evtchn\nxen-gntdev\nxen-gntalloc\nxen-blkback\nxen-netback\ntun\nloop\n' >"$root/etc/modules-load.d/pengx.conf"
 for bridge in xenbr0 xenbr1; do
     printf '[NetDev]\nName=%s\nKind=bridge\n' "$bridge" >"$root/etc/systemd/network/$bridge.netdev"

@@ -59,8 +59,11 @@ impl ConfigFile {
         let mut disks: Vec<String> = spec.disks.iter().map(|disk| devices::disk(kind, disk)).collect::<Result<_>>()?;
         disks.extend(devices::disc(kind, spec.disc.as_ref(), blank)?);
         settings.push(list("disk", disks));
-        let nics = spec.nics.iter().map(|nic| devices::nic(kind, nic).map(|words| words.join(",")));
-        settings.push(list("vif", nics.collect::<Result<_>>()?));
+        let nic = |(number, nic)| -> Result<String> {
+            let words = devices::nic(nic)?.into_iter().chain(devices::adapter(kind, number));
+            Ok(words.collect::<Vec<_>>().join(","))
+        };
+        settings.push(list("vif", spec.nics.iter().enumerate().map(nic).collect::<Result<_>>()?));
         if let Some(address) = spec.pci {
             if kind == Kind::Pvh {
                 return Err(unsupported("hand a PCI device through to a PVH guest"));

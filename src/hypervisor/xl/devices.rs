@@ -7,6 +7,8 @@ use crate::model::{CacheMode, DiskSpec, Format, Layer, Mac, NicLink, NicSpec, Vo
 
 use super::{BY, Kind};
 
+const EMULATED_NICS: usize = 4;
+
 /// The place of the CD-ROM drive of an HVM guest. Its number is the same as that of `xvdd`, so no disk is there.
 pub(super) const DRIVE: &str = "hdd";
 const DRIVE_PLACE: u32 = 3;
@@ -107,7 +109,7 @@ pub(super) fn parse_disk(kind: Kind, words: &str, blank: &Path) -> Option<Parsed
 }
 
 /// The words of a NIC, in a file joined by commas. Xen has no NIC without a bridge.
-pub(super) fn nic(kind: Kind, nic: &NicSpec) -> Result<Vec<String>> {
+pub(super) fn nic(nic: &NicSpec) -> Result<Vec<String>> {
     let NicLink::Bridge(bridge) = &nic.link else {
         let what = "give a guest an interface without a bridge".to_owned();
         return Err(Error::new(ErrorKind::Unsupported { what, by: BY.to_owned() }));
@@ -115,12 +117,14 @@ pub(super) fn nic(kind: Kind, nic: &NicSpec) -> Result<Vec<String>> {
     if bridge.is_empty() || !bridge.bytes().all(|b| b.is_ascii_graphic() && !b",=\"'\\".contains(&b)) {
         return Err(Error::invalid("bridge", format!("{bridge:?} is no name of a bridge")));
     }
-    let mut words = vec![format!("mac={}", nic.mac), format!("bridge={bridge}")];
-    if kind == Kind::Hvm {
-        // Until the guest has drivers for Xen it sees this one.
-        words.push("model=e1000".to_owned());
-    }
-    Ok(words)
+    Ok(vec![format!("mac={}", nic.mac), format!("bridge={bridge}")])
+}
+
+/// One more word for a NIC that an HVM guest starts with: until it has drivers for Xen it sees the first few. QEMU puts a ROM
+/// beside each that it emulates, for which Xen gives a domain little memory, and with more QEMU does not start.
+pub(super) fn adapter(kind: Kind, number: usize) -> Option<String> {
+    let word = if number < EMULATED_NICS { "model=e1000" } else { "type=vif" };
+    (kind == Kind::Hvm).then(|| word.to_owned())
 }
 
 pub(super) fn parse_nic(words: &str) -> Option<NicSpec> {
@@ -178,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_nic_needs_a_bridge() {
-        let with = |link| nic(Kind::Pv, &NicSpec { mac: Mac([0, 0x16, 0x3e, 1, 2, 3]), link });
+        let with = |link| nic(&NicSpec { mac: Mac([0, 0x16, 0x3e, 1, 2, 3]), link });
         assert_eq!(with(NicLink::Bridge("xenbr0".into())).unwrap().join(","), "mac=00:16:3e:01:02:03,bridge=xenbr0");
         assert!(with(NicLink::Bridge("a,script=/x".into())).is_err());
         let said = with(NicLink::Unplugged).unwrap_err().to_string();

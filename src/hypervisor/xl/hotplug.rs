@@ -86,7 +86,7 @@ impl Inner {
             if live_nic(&details, nic.mac).is_some() {
                 return Ok(());
             }
-            let words = devices::nic(details.kind, nic)?;
+            let words = devices::nic(nic)?;
             if let NicLink::Bridge(name) = &nic.link {
                 has_bridge(name)?;
             }

@@ -185,6 +185,11 @@ impl Inner {
                 // It was asked, and says nothing.
                 Err(error) if matches!(error.failure, Failure::Timeout(_)) => Ok(()),
                 Err(error) if error.stderr.contains("didn't acknowledge") => Ok(()),
+                // The power button of an HVM guest is all that Xen can press.
+                Err(error) if error.stderr.contains("Send trigger 'reset' failed") => {
+                    let what = "ask a guest without a driver for Xen to reboot; reset it, or shut it down";
+                    Err(super::unsupported(what).caused_by(error))
+                }
                 Err(error) => Err(errors::explain(error)),
             }
         })

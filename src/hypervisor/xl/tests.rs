@@ -430,6 +430,16 @@ fn a_guest_that_says_nothing_was_asked() {
 }
 
 #[test]
+fn there_is_no_reset_button_for_a_guest_without_drivers() {
+    let stage = Stage::new(|line| match line {
+        "xl list -v" => said(&row("x", 7, "-b----")),
+        _ => Some(transcript("reboot-hvm-button")),
+    });
+    let said = stage.xl.request_reboot(id()).unwrap_err().to_string();
+    assert_eq!(said, "Xen cannot ask a guest without a driver for Xen to reboot; reset it, or shut it down");
+}
+
+#[test]
 fn a_device_that_is_there_after_it_was_to_go_is_held_by_its_guest() {
     let list = transcript("list-long-plugged");
     let of = "0d3a9f44-5b0c-4a0e-9d53-6f6c1f0b7a01";

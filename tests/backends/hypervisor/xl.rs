@@ -6,6 +6,7 @@ use pengx::exec::SystemRunner;
 use pengx::hypervisor::{Boot, Guest, XlHypervisor, XlOptions};
 use serde_json::json;
 
+use super::live::{is_held, timed_out};
 use super::*;
 use crate::harness::xen::{qmp, shared, xl};
 
@@ -15,7 +16,7 @@ fn connect(dir: &Path, guest: Guest, block_rate: u64) -> XlHypervisor {
         call_timeout: NEVER,
         power_timeout: 2 * NEVER,
         request_timeout: Duration::from_secs(10),
-        device_timeout: Duration::from_secs(5),
+        device_timeout: Duration::from_secs(20),
         block_rate,
         ..XlOptions::new(dir.join("domains"))
     };
@@ -83,6 +84,12 @@ fn domid(vm: &Vm<'_>) -> Option<String> {
     line.split_whitespace().nth(1).map(str::to_owned)
 }
 
+/// How often a small Linux has said that it is up.
+fn shells(vm: &Vm<'_>) -> usize {
+    let console = PathBuf::from(format!("/var/log/xen/console/guest-pengx-{}.log", vm.id));
+    std::fs::read_to_string(&console).unwrap_or_default().matches("/ #").count()
+}
+
 fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
     let deadline = Instant::now() + 4 * NEVER;
     while !is() {
@@ -116,15 +123,13 @@ fn a_guest_reboots_as_the_same_vm_and_shuts_down() {
     vm.start(Start::Running);
     let first = domid(&vm);
     // Linux that is asked before its init listens loses that, and hears nothing any more.
-    let console = PathBuf::from(format!("/var/log/xen/console/guest-pengx-{}.log", vm.id));
-    let shells = || std::fs::read_to_string(&console).unwrap_or_default().matches("/ #").count();
-    wait_for("its shell", || shells() == 1);
+    wait_for("its shell", || shells(&vm) == 1);
     bench.hypervisor.request_reboot(vm.id).unwrap();
     wait_for("its reboot", || {
         assert_eq!(vm.state(), PowerState::Running, "it is never off in between");
         domid(&vm).is_some_and(|now| Some(now) != first)
     });
-    wait_for("its shell again", || shells() > 1);
+    wait_for("its shell again", || shells(&vm) > 1);
     wait_for("its end", || {
         if vm.state() == PowerState::Running {
             // It may be off by now.
@@ -133,6 +138,26 @@ fn a_guest_reboots_as_the_same_vm_and_shuts_down() {
         vm.state() == PowerState::Shutdown
     });
     assert_eq!(domid(&vm), None);
+}
+
+#[test]
+#[ignore = "needs a Xen control domain: make test-xen"]
+fn a_guest_that_sleeps_keeps_what_it_has_taken_until_it_wakes() {
+    let bench = linux("console=hvc0 quiet", true);
+    let (file, nic) = (bench.disk(), nic(1, bench.link()));
+    let disks = spec(&[bench.disk(), file.clone()]).disks;
+    let vm = bench.vm_with(&DomainSpec { disks, nics: vec![nic.clone()], ..small_linux() });
+    vm.start(Start::Running);
+    wait_for("its shell", || shells(&vm) == 1);
+    bench.hypervisor.pause(vm.id).unwrap();
+    timed_out(bench.hypervisor.detach_disk(vm.id, 1));
+    timed_out(bench.hypervisor.detach_nic(vm.id, nic.mac));
+    assert!(is_held(&bench, &file));
+    bench.hypervisor.unpause(vm.id).unwrap();
+    wait_for("its letting go", || {
+        bench.hypervisor.detach_disk(vm.id, 1).is_ok() && bench.hypervisor.detach_nic(vm.id, nic.mac).is_ok()
+    });
+    assert!(!is_held(&bench, &file));
 }
 
 #[test]
