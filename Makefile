@@ -14,8 +14,8 @@ phase := tests/lab/phase.sh
 export PENGX_LAB_CACHE ?= $(CURDIR)/target/lab
 
 # Of the tests that need a Xen, those that `make test` runs: words in their names.
-xen_quick := xen::the_ xen::xen_answers xen::server::the_ xen::server::a_start a_backup_on_xen disks_of_an_hvm \
-	laws_of_xl_pv::the_leaf laws_of_xl_pv::an_image_in_the_middle laws_of_xl_pv::a_disk_is_mirrored
+xen_quick := xen::the_ xen::xen_answers xen::server::the_ xen::server::a_start xen::life::a_backup_on_xen \
+	disks_of_an_hvm laws_of_xl_pv::the_leaf laws_of_xl_pv::an_image_in_the_middle laws_of_xl_pv::a_disk_is_mirrored
 
 # What the package is made of.
 PROFILE ?= release

@@ -7,6 +7,7 @@
 #   dom0.sh put DIR FILE... TARGET             copies into it (directories, too)
 #   dom0.sh get DIR FILE... TARGET             copies out of it
 #   dom0.sh port DIR PORT                      the port here that leads to PORT there
+#   dom0.sh reset DIR                          ends it as if its plug was pulled, and starts it again with the same disks
 #   dom0.sh stop DIR
 #
 # DISK is a file that dom0 reads as /dev/vdc: much faster than put. Volume group vg0 is there.
@@ -89,7 +90,7 @@ in_dom0() { (cd "$dir" && exec ssh "${login[@]}" -p "$(port 22)" root@127.0.0.1 
 copy() { scp -q -r "${login[@]}" -o "ControlPath=$dir/ssh" -P "$(port 22)" "$@"; }
 
 # xl gives its own helpers ten seconds, which busy guests must not take from them.
-ready='timeout 20 xl list && xl sched-credit2 -d Domain-0 -w 4096 && vgcreate -qq vg0 /dev/vdb'
+ready='timeout 20 xl list && xl sched-credit2 -d Domain-0 -w 4096 && { vgs vg0 2>/dev/null || vgcreate -qq vg0 /dev/vdb; }'
 
 start() {
     local owner=$PPID disk='' ports=() option deadline=$((SECONDS + boot_seconds))
@@ -116,6 +117,15 @@ start() {
     echo "dom0: $dir is up after $SECONDS s, ssh on 127.0.0.1:$(port 22)"
 }
 
+reset() {
+    local deadline=$((SECONDS + boot_seconds)) boot
+    boot=$(in_dom0 cat /proc/sys/kernel/random/boot_id)
+    (cd "$dir" && ssh "${login[@]}" -O exit root@127.0.0.1 2>/dev/null) || true
+    echo system_reset >"$dir/monitor"
+    until_ok "$deadline" in_dom0 "! grep -q $boot /proc/sys/kernel/random/boot_id && $ready" >"$dir/start.log" 2>&1 ||
+        die "dom0 is not back after $boot_seconds s"
+}
+
 stop() {
     local pid deadline=$((SECONDS + 30))
     if pid=$(keeper); then kill "$pid" 2>/dev/null || true; fi
@@ -131,8 +141,8 @@ shift || true
 case $verb in
     start) start "$@"; exit ;;
     keep) keep "$@"; exit ;;
-    ssh | put | get | port | stop) ;;
-    *) sed -n '5,10p' "$0" >&2; exit 2 ;;
+    ssh | put | get | port | reset | stop) ;;
+    *) sed -n '5,11p' "$0" >&2; exit 2 ;;
 esac
 dir=$(realpath -m "${1:?which DIR?}")
 shift
@@ -143,5 +153,6 @@ case $verb in
         files=("${@:1:$#-1}")
         copy "${files[@]/#/root@127.0.0.1:}" "${!#}" ;;
     port) port "$1" ;;
+    reset) reset ;;
     stop) stop ;;
 esac

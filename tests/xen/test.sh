@@ -1,7 +1,8 @@
 #!/bin/bash
 # `make test-xen`: boots a Xen control domain, and runs in it what can be run nowhere else:
 # the tests of this tree that drive `xl`, and the server, which is asked from outside.
-#   test.sh [FILTER...]   only tests whose names have one of these words in them
+#   test.sh [-r] [FILTER...]   only tests whose names have one of these words in them
+# -r: in the end the control domain itself is ended, in the middle of operations.
 # What went wrong leaves its logs in $PENGX_LAB_CACHE/xen-logs.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
@@ -10,6 +11,8 @@ repo=$(realpath "$here/../..")
 cd "$repo"
 export PENGX_LAB_CACHE=${PENGX_LAB_CACHE:-$repo/target/lab}
 logs=$PENGX_LAB_CACHE/xen-logs
+restart=''
+if [ "${1:-}" = -r ]; then restart=yes && shift; fi
 base=$(mktemp -d /var/tmp/pengx-xen.XXXXXX)
 dom0=$base/dom0 failed=()
 
@@ -43,7 +46,8 @@ phase "image"
 program=$(cargo test --locked --test main --no-run --message-format=json |
     sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p')
 [ -x "$program" ] || die "cargo did not say where the tests are"
-"$here/tree.sh" "$base/tree.tar" "$program" "$(dirname "$program")/../pengx"
+pengx=$(realpath "$(dirname "$program")/../pengx")
+"$here/tree.sh" "$base/tree.tar" "$program" "$pengx"
 phase "tests built"
 
 "$here/dom0.sh" start -o $$ -f 8000 -d "$base/tree.tar" "$dom0"
@@ -53,25 +57,41 @@ phase "dom0 is up"
 # ---- tests in it ----------------------------------------------------------------------
 
 [ $# -gt 0 ] || set -- xen:: laws_of_xl hypervisor::xl::
+# Those of whole sites want Xen for themselves; the laws of the backend are about guests of their own.
+sites=() laws=()
 for word in "$@"; do
     in_dom0 200 "'$program' --list --ignored '$word' 2>/dev/null | grep -q ': test$'" ||
         echo "test-xen: NOT RUN: tests named '$word': this tree has none"
+    case $word in xen::*) sites+=("$word") ;; *) laws+=("$word") ;; esac
 done
-in_dom0 7200 "cd '$repo' && PENGX_LAB_CACHE=/usr/local/share/pengx-xen RUST_BACKTRACE=1 \
-    '$program' --ignored --test-threads=1 $*" &
-# A signal is heard while a shell waits.
-wait $! || failed+=("tests")
-phase "tests"
+tests() { # THREADS WORD...
+    [ $# -gt 1 ] || return 0
+    in_dom0 7200 "cd '$repo' && PENGX_LAB_CACHE=/usr/local/share/pengx-xen RUST_BACKTRACE=1 \
+        '$program' --ignored --test-threads=$1 ${*:2}" &
+    # A signal is heard while a shell waits.
+    wait $! || failed+=("tests")
+    phase "tests named ${*:2}"
+}
+tests 2 "${laws[@]}"
+tests 1 "${sites[@]}"
 
 # ---- the server, from outside ---------------------------------------------------------
 
 serve() {
     in_dom0 60 "systemctl reset-failed pengx 2>/dev/null; systemd-run --quiet --unit=pengx -p Type=notify \
-        '$repo/target/debug/pengx' serve --insecure --listen 0.0.0.0:8000 --hypervisor xl:/// --data-dir /var/lib/pengx"
+        '$pengx' serve --insecure --listen 0.0.0.0:8000 --hypervisor xl:/// --data-dir /var/lib/pengx"
 }
 serve || die "pengx does not start in dom0"
 pms=$(curl -sSf --max-time 30 "http://127.0.0.1:$("$here/dom0.sh" port "$dom0" 8000)/pms/") || failed+=("the API")
 grep -q '<hostname>dom0<\|<name>dom0<' <<<"$pms" || { echo "$pms"; failed+=("GET /pms/"); }
+in_dom0 60 systemctl stop pengx
 phase "the server in dom0, asked from here"
+
+# ---- the end of dom0 itself -----------------------------------------------------------
+
+if [ -n "$restart" ]; then
+    "$here/restart.sh" "$dom0" "$pengx" || failed+=("the end of dom0")
+    phase "the end of dom0"
+fi
 
 [ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}"

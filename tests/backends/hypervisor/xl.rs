@@ -85,9 +85,9 @@ fn domid(vm: &Vm<'_>) -> Option<String> {
 }
 
 /// How often a small Linux has said that it is up.
-fn shells(vm: &Vm<'_>) -> usize {
+fn boots(vm: &Vm<'_>) -> usize {
     let console = PathBuf::from(format!("/var/log/xen/console/guest-pengx-{}.log", vm.id));
-    std::fs::read_to_string(&console).unwrap_or_default().matches("/ #").count()
+    std::fs::read_to_string(&console).unwrap_or_default().matches("PENGX-GUEST-READY").count()
 }
 
 fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
@@ -123,13 +123,13 @@ fn a_guest_reboots_as_the_same_vm_and_shuts_down() {
     vm.start(Start::Running);
     let first = domid(&vm);
     // Linux that is asked before its init listens loses that, and hears nothing any more.
-    wait_for("its shell", || shells(&vm) == 1);
+    wait_for("its boot", || boots(&vm) == 1);
     bench.hypervisor.request_reboot(vm.id).unwrap();
     wait_for("its reboot", || {
         assert_eq!(vm.state(), PowerState::Running, "it is never off in between");
         domid(&vm).is_some_and(|now| Some(now) != first)
     });
-    wait_for("its shell again", || shells(&vm) > 1);
+    wait_for("its next boot", || boots(&vm) > 1);
     wait_for("its end", || {
         if vm.state() == PowerState::Running {
             // It may be off by now.
@@ -148,7 +148,7 @@ fn a_guest_that_sleeps_keeps_what_it_has_taken_until_it_wakes() {
     let disks = spec(&[bench.disk(), file.clone()]).disks;
     let vm = bench.vm_with(&DomainSpec { disks, nics: vec![nic.clone()], ..small_linux() });
     vm.start(Start::Running);
-    wait_for("its shell", || shells(&vm) == 1);
+    wait_for("its boot", || boots(&vm) == 1);
     bench.hypervisor.pause(vm.id).unwrap();
     timed_out(bench.hypervisor.detach_disk(vm.id, 1));
     timed_out(bench.hypervisor.detach_nic(vm.id, nic.mac));
