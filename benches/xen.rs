@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 5;
 const LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 8099);
 /// A guest that only waits.
 const KERNEL: &str = "/usr/local/share/pengx-xen/stub";
@@ -135,7 +135,7 @@ fn main() {
     let mut ours = bare.clone();
     let time = |work: &dyn Fn()| {
         // So that what follows an operation does not disturb the next one.
-        std::thread::sleep(Duration::from_secs(3));
+        std::thread::sleep(Duration::from_secs(1));
         let began = Instant::now();
         work();
         began.elapsed()

@@ -23,4 +23,6 @@ program=$(cargo bench --locked --bench xen --no-run --message-format=json |
 "$here/tree.sh" "$base/tree.tar" "$program" "$(dirname "$program")/../pengx"
 "$here/dom0.sh" start -o $$ -d "$base/tree.tar" "$dom0"
 timeout 300 "$here/dom0.sh" ssh "$dom0" 'tar -xf /dev/vdc -C /'
-timeout 1800 "$here/dom0.sh" ssh "$dom0" "'$program' --bench"
+timeout 1800 "$here/dom0.sh" ssh "$dom0" "'$program' --bench" &
+# A signal is heard while a shell waits.
+wait $!
