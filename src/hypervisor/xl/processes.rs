@@ -33,7 +33,7 @@ fn monitors_in(proc: &Path, files: &[PathBuf]) -> HashSet<PathBuf> {
 fn device_models_in(proc: &Path) -> HashSet<u32> {
     let mut found = HashSet::new();
     each(proc, |words| {
-        let domid = words.windows(2).find(|pair| pair[0] == b"-xen-domid").map(|pair| pair[1]);
+        let domid = words.iter().skip_while(|word| **word != b"-xen-domid").nth(1);
         found.extend(domid.and_then(|domid| std::str::from_utf8(domid).ok()?.parse::<u32>().ok()));
     });
     found
