@@ -341,7 +341,7 @@ impl<G: Ground + 'static> Scene<G> {
 const XEN: [(&str, Death); 4] =
     [("snapshot.delete", Qemu), ("snapshot.take", Qemu), ("vm.smigrate", Qemu), ("vm.smigrate", Daemon)];
 
-/// A guest of Xen: its images are moved by the QEMU that dies, or by one that Xen cannot be told of.
+/// The same on Xen, in a control domain.
 pub fn survive_on_xen() {
     let mut scene = Scene::new(Dom0::new());
     for case in CASES.iter().filter(|case| XEN.contains(&(case.0, case.1))) {

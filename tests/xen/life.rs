@@ -16,13 +16,13 @@ use crate::real::counting::lives;
 use crate::real::deaths::survive_on_xen;
 
 #[test]
-#[ignore = "needs a Xen control domain: make test-xen"]
+#[ignore = "needs a Xen control domain, and too long for make test-xen: make test-xen-long"]
 fn a_guest_on_xen_counts_through_its_whole_life() {
     lives(Bed::new(Dom0::new()));
 }
 
 #[test]
-#[ignore = "needs a Xen control domain: make test-xen"]
+#[ignore = "needs a Xen control domain, and too long for make test-xen: make test-xen-long"]
 fn a_counting_guest_on_xen_loses_nothing_when_its_qemu_dies_or_xenstored_is_silent() {
     survive_on_xen();
 }
