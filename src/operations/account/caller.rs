@@ -40,6 +40,14 @@ impl Caller {
         Self { who: Who::User(name), role }
     }
 
+    /// The account's name, if it is one that speaks for the caller.
+    pub(super) fn account(&self) -> Option<&str> {
+        match &self.who {
+            Who::User(name) => Some(name),
+            Who::Server | Who::Host | Who::Anybody => None,
+        }
+    }
+
     pub fn may(&self, right: Right) -> bool {
         self.role.may(right)
     }

@@ -6,7 +6,9 @@ mod gate;
 mod known;
 mod password;
 mod registry;
+mod tickets;
 
 pub use caller::Caller;
 pub use gate::{Credentials, Gate};
 pub use registry::{Listed, Registry};
+pub(super) use tickets::Tickets;
