@@ -65,6 +65,7 @@ pub struct Route(pub &'static str);
 pub struct Arrival {
     pub id: RequestId,
     pub peer: SocketAddr,
+    pub tls: bool,
     pub stopping: Stopping,
 }
 

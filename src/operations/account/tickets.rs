@@ -65,7 +65,7 @@ mod tests {
     const VM: VmId = VmId(Uuid::from_u128(1));
 
     fn at(secs: i64) -> NaiveDateTime {
-        NaiveDateTime::UNIX_EPOCH + TimeDelta::seconds(secs)
+        chrono::DateTime::UNIX_EPOCH.naive_utc() + TimeDelta::seconds(secs)
     }
 
     #[test]
