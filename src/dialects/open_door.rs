@@ -41,7 +41,7 @@ impl OpenDoor {
         if peer.is_some_and(|peer| peer.to_canonical().is_loopback()) && !host::names_loopback(headers) {
             return Err(forbidden("use this API from its own host under a Host that is no loopback name"));
         }
-        self.gate.act_as(self.open.act_as.as_str()).await
+        self.gate.act_as(self.open.act_as.as_str(), peer).await
     }
 }
 

@@ -67,17 +67,18 @@ impl Gate {
         Ok(self.0.core.in_the_name_of(caller))
     }
 
-    /// A core in the name of this account, for a dialect that knows no login and has let its caller in by itself.
+    /// A core in the name of an account that the operator chose for everybody who comes this way, without credentials.
     ///
     /// # Errors
-    /// `Forbidden` while there is no such account; `Unavailable` while accounts cannot be read.
-    pub async fn act_as(&self, account: &str) -> Result<Core> {
+    /// `Forbidden` if there is no such account; `Unavailable` while accounts cannot be read.
+    pub async fn act_as(&self, account: &str, peer: Option<IpAddr>) -> Result<Core> {
         let accounts = self.0.known.accounts().await?;
-        let user = accounts.user(account).ok_or_else(|| {
-            let what = format!("use this API while its account {account} is gone");
-            Error::new(ErrorKind::Forbidden { what })
-        })?;
-        Ok(self.0.core.in_the_name_of(Caller::user(user.name.as_str().into(), user.role)))
+        let Some(user) = accounts.user(account) else {
+            tracing::warn!(account, ?peer, "there is no such account to act as");
+            let what = "use this API before the account that it acts as is made; run pengx user add";
+            return Err(Error::new(ErrorKind::Forbidden { what: what.to_owned() }));
+        };
+        Ok(self.0.core.in_the_name_of(Caller::user(user)))
     }
 
     fn without_accounts(&self, peer: Option<IpAddr>) -> Result<Caller> {
@@ -110,6 +111,6 @@ impl Gate {
                 user.ok_or_else(refused)?
             }
         };
-        Ok(Caller::user(user.name.as_str().into(), user.role))
+        Ok(Caller::user(user))
     }
 }
