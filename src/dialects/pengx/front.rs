@@ -20,10 +20,10 @@ use warp::ws::Ws;
 use warp::{Filter, Rejection};
 
 use super::kept::Kept;
-use super::payload::Payload;
 use super::resources::{Hit, Pattern, RESOURCES, Resource};
-use super::{Call, Failure, Reply, Settings, console, form, guard, negotiate};
-use crate::dialects::{Arrival, Route, Routes, User, credentials};
+use super::{Call, Failure, Reply, Settings, console, guard, negotiate};
+use crate::dialects::payload::Payload;
+use crate::dialects::{Arrival, Mount, Mounted, Route, Routes, User, credentials, form};
 use crate::error::Error;
 use crate::model::Secret;
 use crate::operations::vm::Edition;
@@ -51,8 +51,21 @@ struct Parts {
     headers: HeaderMap,
     query: Option<String>,
     arrival: Option<Arrival>,
+    mount: Option<Mount>,
     ws: Option<Ws>,
     payload: Payload,
+}
+
+/// The whole native API, for a listener.
+pub fn mount(gate: Gate, settings: Settings) -> Mounted {
+    let (prefixes, patterns) = (settings.prefixes.clone(), RESOURCES.iter().map(|r| (r, Pattern::new(r.pattern))));
+    let patterns: Vec<_> = patterns.collect();
+    let knows = move |path: &str, upgrade: bool| {
+        let serves = |resource: &Resource| !upgrade || resource.is_console();
+        let fits = |path: &str| patterns.iter().any(|(r, p)| serves(r) && p.find(&prefixes, path).is_some());
+        decoded(path).is_some_and(|path| fits(&path))
+    };
+    Mounted { routes: routes(gate, settings), knows: Arc::new(knows) }
 }
 
 /// The whole native API.
@@ -93,11 +106,12 @@ fn parts() -> impl Filter<Extract = (Parts,), Error = Rejection> + Copy + Send +
         .and(warp::header::headers_cloned())
         .and(query)
         .and(warp::ext::optional::<Arrival>())
+        .and(warp::ext::optional::<Mount>())
         .and(ws)
         .and(warp::body::stream())
-        .map(|method, headers: HeaderMap, query, arrival, ws, stream| {
+        .map(|method, headers: HeaderMap, query, arrival, mount, ws, stream| {
             let payload = Payload::new(&headers, stream);
-            Parts { method, headers, query, arrival, ws, payload }
+            Parts { method, headers, query, arrival, mount, ws, payload }
         })
 }
 
@@ -134,13 +148,13 @@ impl Entry {
     /// `user`: who asked, as soon as that is known.
     async fn answer(&self, hit: Hit, path: &str, parts: Parts, user: &mut Option<User>) -> Result<Reply, Failure> {
         let front = &self.front;
-        let Parts { method, mut headers, query, arrival, ws, payload } = parts;
+        let Parts { method, mut headers, query, arrival, mount, ws, payload } = parts;
         guard::origin(&front.settings, &method, &headers)?;
         if ws.is_some() {
             guard::page(&front.settings, &headers)?;
         }
         if !hit.canonical && (method == Method::GET || method == Method::HEAD) {
-            return slashed(path, query.as_deref());
+            return slashed(mount.as_ref().map_or("", Mount::prefix), path, query.as_deref());
         }
         let format = query.as_deref().and_then(|query| form::last(query, "format"));
         if !matches!(format.as_deref(), None | Some("" | "xml")) {
@@ -150,7 +164,7 @@ impl Entry {
             return Err(Failure::NotAcceptable);
         }
         let ticket = query.as_deref().and_then(|query| form::last(query, console::TICKET));
-        let core = match ticket.filter(|_| ws.is_some() && self.resource.takes_ticket(&method)) {
+        let core = match ticket.filter(|_| ws.is_some() && self.resource.is_console()) {
             // It speaks for itself, wherever it comes from.
             Some(ticket) => self.redeem(&hit, ticket.into_owned(), user).await?,
             None => self.enter(&method, &mut headers, arrival.as_ref(), user).await?,
@@ -171,7 +185,7 @@ impl Entry {
             params: hit.params,
             name: decoded(path).and_then(|path| self.pattern.name(&path)),
             method,
-            path: path.to_owned(),
+            path: format!("{}{path}", mount.as_ref().map_or("", Mount::prefix)),
             query,
             ws,
             payload,
@@ -217,12 +231,12 @@ fn decoded(raw: &str) -> Option<Cow<'_, str>> {
 }
 
 /// 301 to the same path with a slash at its end; the query is kept as it is.
-fn slashed(path: &str, query: Option<&str>) -> Result<Reply, Failure> {
+fn slashed(mount: &str, path: &str, query: Option<&str>) -> Result<Reply, Failure> {
     // One slash in front: `//vms/` would name another host.
     let path = path.trim_start_matches('/');
     let location = match query {
-        Some(query) => format!("/{path}/?{query}"),
-        None => format!("/{path}/"),
+        Some(query) => format!("{mount}/{path}/?{query}"),
+        None => format!("{mount}/{path}/"),
     };
     match HeaderValue::try_from(location) {
         Ok(location) => Ok(Reply::Moved { location }),
@@ -246,7 +260,7 @@ mod tests {
             [("/vms", None, "/vms/"), ("//vms", Some("a=%20&b"), "/vms/?a=%20&b"), ("/vm%73", Some(""), "/vm%73/?")]
         {
             let location = HeaderValue::from_static(location);
-            assert!(matches!(slashed(path, query), Ok(Reply::Moved { location: to }) if to == location), "{path}");
+            assert!(matches!(slashed("", path, query), Ok(Reply::Moved { location: to }) if to == location), "{path}");
         }
     }
 }

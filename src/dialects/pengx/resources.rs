@@ -184,9 +184,9 @@ impl Resource {
         self.endpoints.iter().find(|e| e.method.word() == word).map(|e| e.handler)
     }
 
-    /// Whether a ticket in the query may stand for credentials.
-    pub(super) fn takes_ticket(&self, method: &Method) -> bool {
-        self.pattern == "/vms/:vm/console/" && method == Method::GET
+    /// Whether it serves a WebSocket, to which a ticket in the query lets in as credentials do.
+    pub(super) fn is_console(&self) -> bool {
+        self.pattern == "/vms/:vm/console/"
     }
 
     /// What a caller needs to use the method here, so that one without it is refused before anything is looked at. The core

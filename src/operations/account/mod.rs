@@ -9,6 +9,7 @@ mod registry;
 mod tickets;
 
 pub use caller::Caller;
+pub(super) use caller::hidden;
 pub use gate::{Credentials, Gate};
 pub use registry::{Listed, Registry};
 pub(super) use tickets::Tickets;
