@@ -6,8 +6,9 @@ mod gate;
 mod known;
 mod password;
 mod registry;
+mod sha_crypt;
 
 pub use caller::Caller;
 pub(super) use caller::hidden;
 pub use gate::{Credentials, Gate};
-pub use registry::{Listed, Registry};
+pub use registry::{Listed, Login, Registry};
