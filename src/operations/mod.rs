@@ -7,6 +7,7 @@ pub mod bridge;
 mod chain;
 pub mod check;
 mod compensate;
+pub mod console;
 mod copies;
 pub mod disk;
 pub mod domain;
@@ -21,6 +22,7 @@ mod mirror;
 pub mod nic;
 mod peers;
 pub mod pm;
+mod samples;
 mod seen;
 pub mod snapshot;
 mod space;
@@ -37,7 +39,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::error::{Error, Result};
-use crate::host::{Host, Sampler};
+use crate::host::{Host, Meter, Sampler};
 use crate::hypervisor::Hypervisor;
 use crate::model::{Clock, HostUse, Ids, Lane, Lock, NicLink, Pm, ProofSign, Right, Storlink, StorlinkId, TaskKind};
 use crate::storage::VolumeDriver;
@@ -48,6 +50,7 @@ use crate::tasks::{Engine, Ground, Probe, TaskHandle, TaskSettings, TaskSpec, Wo
 use account::hidden;
 pub use account::{Caller, Credentials, Gate, Listed, Login, Registry};
 use inventory::Inventory;
+use samples::{Pace, Samples};
 
 /// One way to change the world. Inputs are plain data: ids, names, sizes.
 pub trait Operation: Send + 'static {
@@ -164,12 +167,15 @@ pub struct Inner {
     settings: Settings,
     host: Host,
     sampler: Sampler,
+    meter: Meter,
     measured: pm::Measured,
     peers: peers::Known,
     inventory: Inventory,
+    samples: Samples,
     listings: vm::Listings,
     usages: storlink::Usages,
     health: health::Seen,
+    tickets: account::Tickets,
     engine: std::sync::OnceLock<Engine>,
     /// Blocking reads under way at once; more would only wait for each other.
     reads: Arc<Semaphore>,
@@ -219,12 +225,15 @@ impl Core {
         // The cell is new, so this sets it.
         core.engine.get_or_init(|| engine);
         seen::follow(&core);
+        core.samples.follow();
         core
     }
 
     /// A core that looks, and changes nothing: it runs no task, and recovers none. For a look beside a server.
     pub fn beside(parts: Parts) -> Self {
         let inventory = Inventory::new(&parts.hypervisor);
+        let (hypervisor, clock) = (parts.hypervisor.clone(), parts.clock.clone());
+        let samples = Samples::new(hypervisor, clock, inventory.clone(), Pace::default());
         Self::of_server(Arc::new(Inner {
             store: parts.store,
             hypervisor: parts.hypervisor,
@@ -233,7 +242,9 @@ impl Core {
             ids: parts.ids,
             pm: parts.pm,
             settings: parts.settings,
+            samples,
             sampler: Sampler::new(parts.host.clone(), parts.host_use),
+            meter: Meter::default(),
             host: parts.host,
             measured: pm::Measured::default(),
             peers: peers::Known::default(),
@@ -241,6 +252,7 @@ impl Core {
             listings: vm::Listings::default(),
             usages: storlink::Usages::default(),
             health: health::Seen::default(),
+            tickets: account::Tickets::default(),
             engine: std::sync::OnceLock::new(),
             reads: Arc::new(Semaphore::new(READS)),
             storage_reads: StorageReads::default(),

@@ -4,6 +4,7 @@
 
 mod connection;
 mod descriptors;
+mod mounts;
 mod refuser;
 mod tls;
 mod traffic;
@@ -15,21 +16,22 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::dialects::{Refusal, Routes};
+use crate::dialects::{Refusal, Stopping};
 use connection::RequestIds;
 use refuser::Refuser;
 use wire::{Answer, Socket, Stage, Wire};
 
 pub use descriptors::raise as raise_descriptors;
+pub use mounts::Mounts;
 pub use tls::Tls;
 pub use traffic::Traffic;
 
@@ -87,9 +89,9 @@ const REFUSALS: usize = 64;
 const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// What all connections share.
-struct Edge<S> {
+struct Edge {
     http: http1::Builder,
-    routes: S,
+    mounts: Mounts,
     ids: Arc<RequestIds>,
     refuser: Arc<Refuser>,
     tls: Option<Tls>,
@@ -98,7 +100,7 @@ struct Edge<S> {
 }
 
 /// Serves until `shutdown` ends; then takes no new connection, lets requests in flight end, and cuts what remains.
-pub async fn serve(listener: Listener, routes: Routes, refusal: Refusal, shutdown: impl Future) -> Stopped {
+pub async fn serve(listener: Listener, mounts: impl Into<Mounts>, refusal: Refusal, shutdown: impl Future) -> Stopped {
     let Listener { socket, tls, limits, traffic } = listener;
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -107,8 +109,8 @@ pub async fn serve(listener: Listener, routes: Routes, refusal: Refusal, shutdow
     let ids = Arc::new(RequestIds::new());
     let refuser =
         Refuser { refusal, ids: Arc::clone(&ids), header_bytes: limits.header_bytes, connections: limits.connections };
-    let routes = TowerToHyperService::new(warp::service(routes));
-    let edge = Arc::new(Edge { http, routes, ids, refuser: Arc::new(refuser), tls, limits, traffic });
+    let mounts = mounts.into();
+    let edge = Arc::new(Edge { http, mounts, ids, refuser: Arc::new(refuser), tls, limits, traffic });
     let slots = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     let (stop, _) = watch::channel(());
     let (mut connections, mut refusals) = (JoinSet::new(), JoinSet::new());
@@ -167,23 +169,16 @@ async fn accept(socket: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     }
 }
 
-impl<S> Edge<S>
-where
-    S: hyper::service::Service<
-            hyper::Request<hyper::body::Incoming>,
-            Response = warp::reply::Response,
-            Error = std::convert::Infallible,
-        > + Clone,
-{
+impl Edge {
     /// One connection, from its handshake to its end.
     async fn converse(
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
-        _slot: OwnedSemaphorePermit,
+        slot: OwnedSemaphorePermit,
         mut stopping: watch::Receiver<()>,
     ) {
-        let _open = self.traffic.connection();
+        let place = (slot, self.traffic.connection());
         let opened = tokio::select! {
             opened = self.open(stream, peer) => opened,
             _ = stopping.changed() => None,
@@ -191,15 +186,30 @@ where
         let Some(socket) = opened else { return };
         let stage = Arc::new(Stage::default());
         let refuser = Arc::clone(&self.refuser);
-        let wire = Wire::new(socket, peer, Arc::clone(&stage), refuser, self.limits.write_timeout);
+        let wire = Wire::new(socket, peer, Arc::clone(&stage), refuser, self.limits.write_timeout).in_place(place);
+        let later = Stopping::new(stopping.clone());
         let service = service_fn(|request| {
             stage.request();
-            let answer =
-                connection::answer(self.routes.clone(), Arc::clone(&self.ids), self.traffic.request(), peer, request);
+            let arrived = connection::Arrived {
+                ids: &self.ids,
+                pending: self.traffic.request(),
+                peer,
+                tls: self.tls.is_some(),
+                stopping: later.clone(),
+            };
+            let answer = connection::answer(&self.mounts, arrived, request);
             let stage = Arc::clone(&stage);
-            async move { answer.await.map(|response| response.map(|body| Answer { body, stage })) }
+            async move {
+                answer.await.map(|response| {
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        stage.hand_over();
+                    }
+                    response.map(|body| Answer { body, stage })
+                })
+            }
         });
-        let mut connection = pin!(self.http.serve_connection(TokioIo::new(wire), service));
+        // Whoever takes an upgraded connection over ends it by itself when we stop.
+        let mut connection = pin!(self.http.serve_connection(TokioIo::new(wire), service).with_upgrades());
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             _ = stopping.changed() => {

@@ -6,14 +6,15 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use warp::http::header::CONTENT_TYPE;
 use warp::http::{HeaderMap, Method};
+use warp::ws::Ws;
 
 use super::front::Front;
-use super::payload::Payload;
 use super::resources::{Id, IdKind, Params, Resource};
 use super::settings::{Settings, Shape};
 use super::style::Style;
-use super::{Failure, Reply, de, form, negotiate};
-use crate::dialects::Arrival;
+use super::{Failure, Reply, de, negotiate};
+use crate::dialects::payload::Payload;
+use crate::dialects::{Arrival, form};
 use crate::error::Error;
 use crate::model::{BackupId, DiskId, FileName, NicId, PmId, SnapshotId, StorlinkId, TaskId, TemplateId, VmId};
 use crate::operations::{Core, Done, Operation};
@@ -30,7 +31,11 @@ pub struct Call {
     pub(super) params: Params,
     pub(super) name: Option<FileName>,
     pub(super) method: Method,
+    /// As it was sent, below a listener's root.
+    pub(super) path: String,
     pub(super) query: Option<String>,
+    /// Of a request that asks for a WebSocket.
+    pub(super) ws: Option<Ws>,
     pub(super) payload: Payload,
 }
 
