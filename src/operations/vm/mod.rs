@@ -18,7 +18,7 @@ pub use create::CreateVm;
 pub(super) use create::new_vnc_password;
 pub use delete::DeleteVm;
 pub use edit::EditVm;
-pub use power::{PoweroffVm, RebootVm, ResumeVm, ShutdownVm, StartVm, SuspendVm};
+pub use power::{PoweroffVm, RebootVm, RequestShutdownVm, ResumeVm, ShutdownVm, StartVm, SuspendVm};
 pub(super) use power::{power_off, shut_down};
 pub use query::{Edition, Listings, VmList, VmView, find, list};
 pub use reset::ResetVm;
