@@ -38,4 +38,5 @@ mod store;
 mod tasks;
 mod text;
 mod tls;
+mod virtdancer;
 mod xen;
