@@ -9,6 +9,7 @@ mod domain;
 mod host_storage;
 mod ids;
 mod iso;
+mod name_rules;
 mod network;
 mod nic;
 mod pci;
@@ -38,6 +39,7 @@ pub use ids::{
     BackupId, DiskId, Ids, NicId, PmId, RandomIds, SnapshotId, StorlinkId, TaskId, TemplateId, TokenId, UserId, VmId,
 };
 pub use iso::{Iso, IsoFile, IsoName};
+pub use name_rules::NameRules;
 pub use network::{BridgeType, Dns, Network, NetworkCategory, NetworkKind, NetworkMethod, Sriov};
 pub use nic::{Mac, Nic};
 pub use pci::PciAddress;
