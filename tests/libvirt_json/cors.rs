@@ -64,7 +64,8 @@ fn where_it_is_on_a_browser_may_ask_beforehand_for_any_path() {
             ("vary", "Origin"),
         ];
         assert_eq!(headers(&answer), expected);
-        let answer = api.http.ask("OPTIONS", uri, &[asked[0], asked[1], ("Access-Control-Request-Headers", "X-A, x-b")], "");
+        let answer =
+            api.http.ask("OPTIONS", uri, &[asked[0], asked[1], ("Access-Control-Request-Headers", "X-A, x-b")], "");
         expected.insert(1, ("access-control-allow-headers", "X-A, x-b"));
         assert_eq!(headers(&answer), expected);
     }
@@ -78,8 +79,13 @@ fn where_it_is_off_pages_of_other_sites_get_nothing() {
     let api = Api::new();
     let [alpha, ..] = api.four();
     let before = api.app.site.fake.effects();
-    for (method, uri) in [("GET", "/"), ("GET", "/vms?type=all"), ("POST", "/vm_stop?name=alpha"), ("GET", "/nope"), ("OPTIONS", "/vm_stop")]
-    {
+    for (method, uri) in [
+        ("GET", "/"),
+        ("GET", "/vms?type=all"),
+        ("POST", "/vm_stop?name=alpha"),
+        ("GET", "/nope"),
+        ("OPTIONS", "/vm_stop"),
+    ] {
         for page in [PAGE, ("Origin", "null"), ("Sec-Fetch-Site", "cross-site")] {
             let answer = api.http.ask(method, uri, &[page, ("Access-Control-Request-Method", "POST")], "");
             assert_eq!((answer.status, headers(&answer)), (403, vec![]), "{method} {uri} {page:?}");

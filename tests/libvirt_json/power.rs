@@ -153,7 +153,9 @@ fn where_power_is_not_allowed_nothing_is_started_or_stopped() {
     let fake = &api.app.site.fake;
     let effects = fake.effects();
     let no = "this server starts and stops no VM through this API; see allow_power";
-    for uri in ["/vm_stop?name=alpha", "/vm_start?name=beta", "/vm_start?name=alpha", "/vm_stop?name=nobody", "/vm_stop"] {
+    for uri in
+        ["/vm_stop?name=alpha", "/vm_start?name=beta", "/vm_start?name=alpha", "/vm_stop?name=nobody", "/vm_stop"]
+    {
         api.post(uri).details(403, no);
     }
     assert_eq!(fake.effects(), effects);
@@ -169,7 +171,9 @@ fn an_account_that_only_looks_starts_and_stops_nothing() {
     registry(&api.app).set_role(super::ACCOUNT, Role::Viewer).unwrap();
     let no = "you may not start or stop a vm as viewer; it takes the role operator";
     wait_until("the role counts", || Ok(api.post("/vm_stop?name=beta").status == 403));
-    for uri in ["/vm_stop?name=alpha", "/vm_start?name=beta", "/vm_start?name=alpha", "/vm_stop?name=nobody", "/vm_stop"] {
+    for uri in
+        ["/vm_stop?name=alpha", "/vm_start?name=beta", "/vm_start?name=alpha", "/vm_stop?name=nobody", "/vm_stop"]
+    {
         api.post(uri).details(403, no);
     }
     assert!(api.app.site.fake.running(alpha).is_some());

@@ -115,18 +115,17 @@ fn rows() -> Vec<(&'static str, &'static str, u16, String)> {
         ("GET", "/%ff", 404, not_found.clone()),
         ("BREW", "/vms?type=1", 405, not_allowed.clone()),
     ];
-    for (n, word) in ["no state", "running", "blocked", "paused", "shutdown", "shutoff", "crashed", "guest suspended", "other"]
-        .into_iter()
-        .enumerate()
+    for (n, word) in
+        ["no state", "running", "blocked", "paused", "shutdown", "shutoff", "crashed", "guest suspended", "other"]
+            .into_iter()
+            .enumerate()
     {
         let uri: &str = format!("/vm_status?state={n}").leak();
         rows.push(("GET", uri, 200, format!("{{\"state\":\"{word}\"}}")));
     }
     for resource in TABLE {
-        let takes_name = ![
-            "/", "/host", "/vms", "/vm_status", "/vm_status_lookup", "/openapi.json",
-        ]
-        .contains(&resource.pattern);
+        let takes_name =
+            !["/", "/host", "/vms", "/vm_status", "/vm_status_lookup", "/openapi.json"].contains(&resource.pattern);
         let method = resource.methods[0];
         if takes_name {
             rows.push((method, resource.pattern, 422, missing("name")));
@@ -212,7 +211,9 @@ fn the_openapi_document_lists_what_is_served() {
     let paths = document["paths"].as_object().unwrap();
     let told: BTreeSet<_> = paths
         .iter()
-        .flat_map(|(path, item)| item.as_object().unwrap().keys().map(move |method| (path.clone(), method.to_uppercase())))
+        .flat_map(|(path, item)| {
+            item.as_object().unwrap().keys().map(move |method| (path.clone(), method.to_uppercase()))
+        })
         .collect();
     let served: BTreeSet<_> =
         TABLE.iter().map(|resource| (resource.pattern.to_owned(), resource.methods[0].to_owned())).collect();

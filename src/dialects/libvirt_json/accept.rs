@@ -16,13 +16,14 @@ pub(super) fn prefers_html(headers: &HeaderMap) -> bool {
 
 /// What a media type is worth to the client, by its own name; 0 where it is not named.
 fn weight(headers: &HeaderMap, media: &str) -> f32 {
-    let ranges = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
+    let ranges =
+        headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
     let mut weight = 0.0_f32;
     for range in ranges {
         let mut parts = range.split(';').map(str::trim);
         if parts.next().is_some_and(|name| name.eq_ignore_ascii_case(media)) {
             let q = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-            weight = q.map_or(1.0, |q| q.parse().unwrap_or(1.0)).max(weight);
+            weight = weight.max(q.map_or(1.0, |q| q.parse().unwrap_or(1.0)));
         }
     }
     weight

@@ -13,7 +13,9 @@ use super::reply;
 
 /// The answer to a browser that asks beforehand, for whatever path; `None` when it does not.
 pub(super) fn preflight(method: &Method, headers: &HeaderMap) -> Option<Response> {
-    if *method != Method::OPTIONS || !headers.contains_key(ORIGIN) || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+    if *method != Method::OPTIONS
+        || !headers.contains_key(ORIGIN)
+        || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
     {
         return None;
     }

@@ -65,7 +65,9 @@ impl Failure {
             }
             other => tracing::debug!(request, status = status.as_u16(), error = ?other, "request refused"),
         }
-        let item = |kind, parameter, msg, input| reply::json(status, &Body { detail: [Item { kind, loc: ["query", parameter], msg, input }] });
+        let item = |kind, parameter, msg, input| {
+            reply::json(status, &Body { detail: [Item { kind, loc: ["query", parameter], msg, input }] })
+        };
         match &self {
             Self::Missing(parameter) => item("missing", *parameter, "Field required", None),
             Self::NotAnInteger { parameter, text } => item(

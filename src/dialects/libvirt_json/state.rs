@@ -40,15 +40,9 @@ mod tests {
     fn numbers_and_words() {
         let said: Vec<_> = PowerState::ALL.iter().map(|state| (number(*state), word_of(*state))).collect();
         assert_eq!(said, [(1, "running"), (3, "paused"), (5, "shutoff"), (6, "crashed"), (0, "no state")]);
-        assert_eq!([2, 4, 7, 8, 9, -1, i64::MAX, i64::MIN].map(word), [
-            "blocked",
-            "shutdown",
-            "guest suspended",
-            "other",
-            "other",
-            "other",
-            "other",
-            "other"
-        ]);
+        assert_eq!(
+            [2, 4, 7, 8, 9, -1, i64::MAX, i64::MIN].map(word),
+            ["blocked", "shutdown", "guest suspended", "other", "other", "other", "other", "other"]
+        );
     }
 }

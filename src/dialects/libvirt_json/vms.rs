@@ -77,7 +77,11 @@ impl Call<'_> {
         let mut all = self.vms().await?;
         all.retain(|view| view.listing.vm.name == name);
         if all.len() > 1 {
-            tracing::warn!(name, count = all.len(), "several vms have this name; the running one is taken, or the oldest");
+            tracing::warn!(
+                name,
+                count = all.len(),
+                "several vms have this name; the running one is taken, or the oldest"
+            );
         }
         let first = all.into_iter().min_by_key(|view| match view.observed.state {
             PowerState::Running => 0,
@@ -115,12 +119,17 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Response, Failure> {
         all = call.core.read(move |core| by_snapshots(core, filter, all)).await?;
     }
     all.sort_by(|a, b| a.listing.vm.name.cmp(&b.listing.vm.name));
-    let item = |view: &VmView| Item {
-        name: &view.listing.vm.name,
-        state: states::word_of(view.observed.state),
-        id: view.observed.number.map_or(-1, i64::from),
-    };
-    Ok(reply::ok(&List { vms: all.iter().map(item).collect() }))
+    Ok(reply::ok(&List { vms: all.iter().map(Item::of).collect() }))
+}
+
+impl<'v> Item<'v> {
+    fn of(view: &'v VmView) -> Self {
+        Self {
+            name: &view.listing.vm.name,
+            state: states::word_of(view.observed.state),
+            id: view.observed.number.map_or(-1, i64::from),
+        }
+    }
 }
 
 fn by_snapshots(core: &Core, filter: Filter, all: Vec<VmView>) -> Result<Vec<VmView>, Error> {
@@ -141,22 +150,17 @@ pub(super) async fn info(call: &Call<'_>) -> Result<Response, Failure> {
     let vm = &view.listing.vm;
     let kib = |memory: MiB| memory.0.saturating_mul(1024);
     let stats = if view.observed.state.is_active() { call.of(&view, vm::stats).await? } else { None };
+    let state = states::number(view.observed.state);
     let cpus = usize::try_from(vm.cpu).unwrap_or_default();
     Ok(reply::ok(&match stats {
         Some(now) => Info {
-            state: states::number(view.observed.state),
+            state,
             max_mem: now.max_memory_kib,
             cur_mem: now.memory_kib,
             vcpu: if now.vcpu_nanos.is_empty() { cpus } else { now.vcpu_nanos.len() },
             cputime: now.cpu_nanos,
         },
-        None => Info {
-            state: states::number(if view.observed.state.is_active() { PowerState::Shutdown } else { view.observed.state }),
-            max_mem: kib(vm.maxmem),
-            cur_mem: kib(vm.memory),
-            vcpu: cpus,
-            cputime: 0,
-        },
+        None => Info { state, max_mem: kib(vm.maxmem), cur_mem: kib(vm.memory), vcpu: cpus, cputime: 0 },
     }))
 }
 
