@@ -28,6 +28,7 @@ mod front;
 mod harness;
 mod hosts;
 mod house;
+mod libvirt_json;
 mod listeners;
 mod load;
 mod monitor;
