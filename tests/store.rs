@@ -186,5 +186,6 @@ fn task(pm: &Pm, n: u128) -> Task {
         created_at: at(i64::try_from(n).unwrap()),
         started_at: None,
         ended_at: None,
+        account: None,
     }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use chrono::NaiveDateTime;
 
-use super::{Name, Secret, TokenId, UserId, words};
+use super::{Name, NameRules, Secret, TokenId, UserId, words};
 
 words! {
     /// Stored: append-only.
@@ -88,9 +88,11 @@ impl fmt::Display for UserName {
 pub struct User {
     pub id: UserId,
     pub name: UserName,
-    /// A hash of the password, as a PHC string.
+    /// A hash of the password: a PHC string, or crypt's of the kind `$6$`.
     pub password: Secret,
     pub role: Role,
+    /// `None`: every VM.
+    pub sees: Option<NameRules>,
     pub created_at: NaiveDateTime,
     pub updated_at: NaiveDateTime,
 }

@@ -9,6 +9,7 @@ mod domain;
 mod host_storage;
 mod ids;
 mod iso;
+mod name_rules;
 mod network;
 mod nic;
 mod pci;
@@ -40,6 +41,7 @@ pub use ids::{
     VmNumber,
 };
 pub use iso::{Iso, IsoFile, IsoName};
+pub use name_rules::NameRules;
 pub use network::{BridgeType, Dns, Network, NetworkCategory, NetworkKind, NetworkMethod, Sriov};
 pub use nic::{Mac, Nic};
 pub use pci::PciAddress;

@@ -137,4 +137,6 @@ pub struct Task {
     pub created_at: NaiveDateTime,
     pub started_at: Option<NaiveDateTime>,
     pub ended_at: Option<NaiveDateTime>,
+    /// The name of the account that started it, if one did.
+    pub account: Option<String>,
 }

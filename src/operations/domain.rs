@@ -35,7 +35,7 @@ impl Machine {
     /// On other disks than those that it runs on now: those of a snapshot, or all that there are.
     pub fn with(core: &Core, id: VmId, disks: impl FnOnce(&mut Conn) -> Result<Vec<Disk>>) -> Result<Self> {
         core.store.read(|c| {
-            let vm = guard::vm(c, &core.pm, id)?;
+            let vm = guard::vm(c, core, id)?;
             let disks = disks(c)?;
             let nics = nics::of_vm(c, id)?.into_iter();
             let plugs = nics.map(|nic| Plug { mac: nic.mac, switch: nic.switch }).collect();

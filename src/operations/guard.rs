@@ -1,13 +1,57 @@
 //! Finding what an operation names, or saying why it cannot be had: it is not there, or it is another host's.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Pm, Snapshot, SnapshotId, SnapshotKind, Storlink, StorlinkId, Template, TemplateId, Vm, VmId};
-use crate::store::{Conn, snapshots, storlinks, templates, vms};
+use crate::model::{
+    Backup, BackupId, Lock, Pm, Resource, Snapshot, SnapshotId, SnapshotKind, Storlink, StorlinkId, Template,
+    TemplateId, Vm, VmId,
+};
+use crate::store::{Conn, backups, snapshots, storlinks, templates, vms};
+
+use super::{Core, hidden};
+
+/// `Forbidden` if one of them is of a VM that the caller may not see, or of a name that a VM shall get and nobody would then
+/// see. What is not there hides nothing.
+pub(super) fn locks(core: &Core, locks: &[Lock]) -> Result<()> {
+    if core.caller.sees_all() {
+        return Ok(());
+    }
+    core.store.read(|c| {
+        locks.iter().try_for_each(|lock| match &lock.resource {
+            Resource::Vm(id) => vms::find(c, *id)?.map_or(Ok(()), |vm| core.caller.require_sight(&vm.name)),
+            Resource::Backup(id) => match backups::find(c, *id)? {
+                Some(found) => backup(c, core, found.vm, *id).map(drop),
+                None => Ok(()),
+            },
+            Resource::Name("vm", name) => core.caller.require_sight(name),
+            Resource::Template(_) | Resource::Storlink(_) | Resource::Name(..) => Ok(()),
+        })
+    })
+}
+
+/// By the name that its VM had then, which a restore gives it again, and by the one that it has now, if it is there.
+pub(super) fn sees_backup(core: &Core, backup: &Backup, now: Option<&str>) -> bool {
+    core.caller.sees(&backup.config.name) && now.is_none_or(|name| core.caller.sees(name))
+}
+
+/// A backup of this VM, which may be deleted; another VM's is not there.
+pub(super) fn backup(c: &mut Conn, core: &Core, vm: VmId, id: BackupId) -> Result<Backup> {
+    let found = backups::find(c, id)?.filter(|backup| backup.vm == vm);
+    let found = found.ok_or_else(|| Error::not_found("backup", id))?;
+    let now = vms::find(c, vm)?;
+    if sees_backup(core, &found, now.as_ref().map(|vm| vm.name.as_str())) { Ok(found) } else { Err(hidden()) }
+}
+
+/// A VM of the site that the caller may see.
+pub(super) fn seen_vm(c: &mut Conn, core: &Core, id: VmId) -> Result<Vm> {
+    let vm = vms::find(c, id)?.ok_or_else(|| Error::not_found("vm", id))?;
+    core.caller.require_sight(&vm.name)?;
+    Ok(vm)
+}
 
 /// A VM of this host. Another host's hypervisor is not ours to command: a VM must never run twice.
-pub(super) fn vm(c: &mut Conn, pm: &Pm, id: VmId) -> Result<Vm> {
-    let vm = vms::find(c, id)?.ok_or_else(|| Error::not_found("vm", id))?;
-    if vm.pm != pm.id {
+pub(super) fn vm(c: &mut Conn, core: &Core, id: VmId) -> Result<Vm> {
+    let vm = seen_vm(c, core, id)?;
+    if vm.pm != core.pm.id {
         return Err(Error::wrong_state(format!("vm {}", vm.name), format!("on pm {}", vm.pm), "ask the server there"));
     }
     Ok(vm)

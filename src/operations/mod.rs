@@ -48,6 +48,7 @@ use crate::store::Store;
 pub use crate::tasks::Done;
 use crate::tasks::{Engine, Ground, Probe, TaskHandle, TaskSettings, TaskSpec, Work};
 
+use account::hidden;
 pub use account::{Caller, Credentials, Gate, Listed, Registry};
 use inventory::Inventory;
 
@@ -264,14 +265,18 @@ impl Core {
     /// Submits an operation as a task. Blocks for its admission; see [`Core::submit`] for async callers.
     ///
     /// # Errors
-    /// `Forbidden`, before anything is written, if the caller has not the operation's right.
+    /// `Forbidden`, before anything is written, if the caller has not the operation's right, or may not see a VM that it is about.
     pub fn submit_blocking<O: Operation>(&self, operation: O) -> Result<TaskHandle<O::Output>> {
         self.caller.require(O::RIGHT, format_args!("run {}", O::KIND))?;
+        let locks = operation.locks();
+        guard::locks(self, &locks)?;
         let subject = operation.subject(self)?;
-        let spec =
-            TaskSpec { kind: O::KIND, lane: operation.lane(), subject: subject.clone(), locks: operation.locks() };
+        let account = self.caller.account().map(str::to_owned);
+        let spec = TaskSpec { kind: O::KIND, lane: operation.lane(), subject: subject.clone(), locks, account };
         let core = self.clone();
-        let handle = self.tasks()?.submit(spec, move |work| operation.run(&core, work))?;
+        let handle = self
+            .tasks()?
+            .submit(spec, move |work| operation.run(&core, work).map_err(|why| core.caller.discreet(why)))?;
         tracing::info!(task = %handle.id, kind = %O::KIND, subject, user = %self.caller, "task submitted");
         Ok(handle)
     }

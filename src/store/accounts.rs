@@ -4,13 +4,13 @@ use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
 use super::Conn;
-use super::rows::{hit, parse};
+use super::rows::{hit, parse, parse_optional};
 use super::schema::{tokens, users};
 use crate::error::Result;
-use crate::model::{Role, Secret, Token, TokenId, User, UserId};
+use crate::model::{NameRules, Role, Secret, Token, TokenId, User, UserId};
 
 #[derive(Queryable, Insertable)]
-#[diesel(table_name = users)]
+#[diesel(table_name = users, treat_none_as_default_value = false)]
 struct UserRow {
     id: String,
     name: String,
@@ -18,6 +18,7 @@ struct UserRow {
     role: String,
     created_at: NaiveDateTime,
     updated_at: NaiveDateTime,
+    sees: Option<String>,
 }
 
 impl UserRow {
@@ -27,6 +28,7 @@ impl UserRow {
             name: parse("users.name", &self.name)?,
             password: Secret::new(self.password),
             role: parse("users.role", &self.role)?,
+            sees: parse_optional("users.sees", self.sees)?,
             created_at: self.created_at,
             updated_at: self.updated_at,
         })
@@ -76,6 +78,7 @@ pub fn insert_user(c: &mut Conn, user: &User) -> Result<()> {
         role: user.role.word().to_owned(),
         created_at: user.created_at,
         updated_at: user.updated_at,
+        sees: user.sees.as_ref().map(NameRules::to_string),
     };
     diesel::insert_into(users::table).values(&row).execute(&mut c.0)?;
     Ok(())
@@ -89,6 +92,12 @@ pub fn set_password(c: &mut Conn, id: UserId, hash: &Secret, at: NaiveDateTime) 
 
 pub fn set_role(c: &mut Conn, id: UserId, role: Role, at: NaiveDateTime) -> Result<()> {
     let change = (users::role.eq(role.word()), users::updated_at.eq(at));
+    let rows = diesel::update(users::table.find(id.to_string())).set(change).execute(&mut c.0)?;
+    hit(rows, "user", id)
+}
+
+pub fn set_sees(c: &mut Conn, id: UserId, sees: Option<&NameRules>, at: NaiveDateTime) -> Result<()> {
+    let change = (users::sees.eq(sees.map(NameRules::to_string)), users::updated_at.eq(at));
     let rows = diesel::update(users::table.find(id.to_string())).set(change).execute(&mut c.0)?;
     hit(rows, "user", id)
 }

@@ -211,6 +211,7 @@ diesel::table! {
         created_at -> Timestamp,
         started_at -> Nullable<Timestamp>,
         ended_at -> Nullable<Timestamp>,
+        account -> Nullable<Text>,
     }
 }
 
@@ -239,6 +240,7 @@ diesel::table! {
         role -> Text,
         created_at -> Timestamp,
         updated_at -> Timestamp,
+        sees -> Nullable<Text>,
     }
 }
 

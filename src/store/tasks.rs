@@ -25,6 +25,7 @@ struct TaskRow {
     created_at: NaiveDateTime,
     started_at: Option<NaiveDateTime>,
     ended_at: Option<NaiveDateTime>,
+    account: Option<String>,
 }
 
 impl TaskRow {
@@ -43,6 +44,7 @@ impl TaskRow {
             created_at: task.created_at,
             started_at: task.started_at,
             ended_at: task.ended_at,
+            account: task.account.clone(),
         })
     }
 
@@ -61,6 +63,7 @@ impl TaskRow {
             created_at: self.created_at,
             started_at: self.started_at,
             ended_at: self.ended_at,
+            account: self.account,
         })
     }
 }
@@ -77,6 +80,13 @@ pub fn find(c: &mut Conn, id: TaskId) -> Result<Option<Task>> {
 /// The newest first, at most `limit`.
 pub fn recent(c: &mut Conn, limit: i64) -> Result<Vec<Task>> {
     let newest = tasks::table.order((tasks::created_at.desc(), tasks::id.desc())).limit(limit.max(0));
+    newest.load::<TaskRow>(&mut c.0)?.into_iter().map(TaskRow::model).collect()
+}
+
+/// As [`recent`], those that this account started.
+pub fn recent_of(c: &mut Conn, account: &str, limit: i64) -> Result<Vec<Task>> {
+    let of_it = tasks::table.filter(tasks::account.eq(account));
+    let newest = of_it.order((tasks::created_at.desc(), tasks::id.desc())).limit(limit.max(0));
     newest.load::<TaskRow>(&mut c.0)?.into_iter().map(TaskRow::model).collect()
 }
 

@@ -101,6 +101,12 @@ pub fn find(c: &mut Conn, id: VmId) -> Result<Option<Vm>> {
     vms::table.find(id.to_string()).first::<VmRow>(&mut c.0).optional()?.map(VmRow::model).transpose()
 }
 
+/// Of every VM.
+pub fn names(c: &mut Conn) -> Result<HashMap<VmId, String>> {
+    let rows: Vec<(String, String)> = vms::table.select((vms::id, vms::name)).load(&mut c.0)?;
+    rows.into_iter().map(|(id, name)| Ok((parse("vms.id", &id)?, name))).collect()
+}
+
 pub fn find_by_name(c: &mut Conn, name: &str) -> Result<Option<Vm>> {
     let row = vms::table.filter(vms::name.eq(name)).first::<VmRow>(&mut c.0).optional()?;
     row.map(VmRow::model).transpose()

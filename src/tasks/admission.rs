@@ -158,6 +158,7 @@ impl Engine {
             created_at: self.0.ground.clock.now(),
             started_at: None,
             ended_at: None,
+            account: spec.account.clone(),
         }
     }
 }

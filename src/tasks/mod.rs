@@ -42,6 +42,8 @@ pub struct TaskSpec {
     pub subject: String,
     /// All that it touches; taken together or not at all.
     pub locks: Vec<Lock>,
+    /// The account that asks for it, by name.
+    pub account: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -251,7 +253,16 @@ impl Engine {
 
     /// The newest records first.
     pub fn recent(&self, limit: i64) -> Result<Vec<Task>> {
-        let tasks = self.0.ground.store.read(|c| rows::recent(c, limit))?;
+        self.fresh(|c| rows::recent(c, limit))
+    }
+
+    /// As [`Engine::recent`], those that this account started.
+    pub fn recent_of(&self, account: &str, limit: i64) -> Result<Vec<Task>> {
+        self.fresh(|c| rows::recent_of(c, account, limit))
+    }
+
+    fn fresh(&self, rows: impl FnOnce(&mut Conn) -> Result<Vec<Task>>) -> Result<Vec<Task>> {
+        let tasks = self.0.ground.store.read(rows)?;
         Ok(tasks.into_iter().map(|task| self.freshen(task)).collect())
     }
 

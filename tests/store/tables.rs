@@ -41,6 +41,7 @@ fn users_and_their_tokens() {
             name: name.parse().unwrap(),
             password: Secret::new("$argon2id$…".to_owned()),
             role: Role::Operator,
+            sees: None,
             created_at: at(1),
             updated_at: at(1),
         };
@@ -529,6 +530,7 @@ fn tasks_from_queued_to_their_outcome() {
             error: Some("no_space".to_owned()),
             message: "too little room".to_owned(),
             ended_at: Some(at(30)),
+            account: Some("ann".to_owned()),
             ..running
         };
         assert_eq!(db.read(|c| tasks::find(c, a.id)), Some(failed));

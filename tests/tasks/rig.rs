@@ -81,7 +81,7 @@ pub(super) fn changes(n: u128) -> Lock {
 }
 
 pub(super) fn quick(kind: TaskKind, locks: &[Lock]) -> TaskSpec {
-    TaskSpec { kind, lane: Lane::Quick, subject: "vm web1".to_owned(), locks: locks.to_vec() }
+    TaskSpec { kind, lane: Lane::Quick, subject: "vm web1".to_owned(), locks: locks.to_vec(), account: None }
 }
 
 pub(super) fn long(kind: TaskKind, locks: &[Lock]) -> TaskSpec {

@@ -99,6 +99,7 @@ mod tests {
             created_at: time("2017-07-26 15:04:05"),
             started_at: Some(time("2017-07-26 15:04:06")),
             ended_at: over.then(|| time("2017-07-26 15:04:07")),
+            account: None,
         }
     }
 

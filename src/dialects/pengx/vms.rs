@@ -28,7 +28,11 @@ pub async fn index(call: Call) -> Result<Reply, Failure> {
         let vms: Vec<_> = vms.iter().map(VmView::of).collect();
         render(&VmsView { vms: &vms, style: call.style() }).map(Bytes::from)
     };
-    Ok(Reply::xml(kept.get(ticket, list.edition().clone(), render).await?))
+    let body = match list.edition() {
+        Some(edition) => kept.get(ticket, edition.clone(), render).await?,
+        None => render()?,
+    };
+    Ok(Reply::xml(body))
 }
 
 /// Row 23.

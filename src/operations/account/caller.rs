@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Right, Role};
+use crate::model::{NameRules, Right, Role, User};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     who: Who,
     role: Role,
+    /// `None`: every VM.
+    sees: Option<Arc<NameRules>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,23 +27,55 @@ enum Who {
 
 impl Caller {
     pub(in crate::operations) fn server() -> Self {
-        Self { who: Who::Server, role: Role::Admin }
+        Self { who: Who::Server, role: Role::Admin, sees: None }
     }
 
     pub(super) fn host() -> Self {
-        Self { who: Who::Host, role: Role::Admin }
+        Self { who: Who::Host, role: Role::Admin, sees: None }
     }
 
     pub(super) fn anybody() -> Self {
-        Self { who: Who::Anybody, role: Role::Admin }
+        Self { who: Who::Anybody, role: Role::Admin, sees: None }
     }
 
-    pub(super) fn user(name: Arc<str>, role: Role) -> Self {
-        Self { who: Who::User(name), role }
+    pub(super) fn user(user: &User) -> Self {
+        let sees = user.sees.clone().map(Arc::new);
+        Self { who: Who::User(user.name.as_str().into()), role: user.role, sees }
     }
 
+    /// What VMs stand on is everybody's, so only who sees every VM may administer it.
     pub fn may(&self, right: Right) -> bool {
-        self.role.may(right)
+        self.role.may(right) && (right != Right::Administer || self.sees_all())
+    }
+
+    pub fn sees_all(&self) -> bool {
+        self.sees.is_none()
+    }
+
+    /// Whether its rules show VMs of this name.
+    pub fn sees(&self, vm: &str) -> bool {
+        self.sees.as_ref().is_none_or(|rules| rules.show(vm))
+    }
+
+    /// `Forbidden` unless [`Caller::sees`]; the sentence names nothing.
+    pub(in crate::operations) fn require_sight(&self, vm: &str) -> Result<()> {
+        if self.sees(vm) { Ok(()) } else { Err(hidden()) }
+    }
+
+    /// Who uses a thing may be a VM that the caller does not see.
+    pub(in crate::operations) fn discreet(&self, why: Error) -> Error {
+        match why.kind() {
+            ErrorKind::InUse { what, .. } if !self.sees_all() => {
+                let (what, by) = (what.clone(), "something else".to_owned());
+                Error::new(ErrorKind::InUse { what, by }).caused_by(why)
+            }
+            _ => why,
+        }
+    }
+
+    /// Of tasks: the account's name, if it is one.
+    pub(in crate::operations) fn account(&self) -> Option<&str> {
+        if let Who::User(name) = &self.who { Some(name) } else { None }
     }
 
     /// `Forbidden`, with `action` as in "you may not ACTION", unless the caller has the right.
@@ -49,7 +83,10 @@ impl Caller {
         if self.may(right) {
             return Ok(());
         }
-        let what = format!("{action} as {}; it takes the role {}", self.role, right.role());
+        let what = match self.role.may(right) {
+            true => format!("{action} unless you see every vm"),
+            false => format!("{action} as {}; it takes the role {}", self.role, right.role()),
+        };
         Err(Error::new(ErrorKind::Forbidden { what }))
     }
 
@@ -57,6 +94,11 @@ impl Caller {
     pub fn is_known_by_place(&self) -> bool {
         self.who == Who::Host
     }
+}
+
+/// What is not for the caller to see. That there is something may be known, and nothing more.
+pub(in crate::operations) fn hidden() -> Error {
+    Error::new(ErrorKind::Forbidden { what: "see or use a vm that your account's rules do not show".to_owned() })
 }
 
 /// For the log.

@@ -67,6 +67,20 @@ impl Gate {
         Ok(self.0.core.in_the_name_of(caller))
     }
 
+    /// A core in the name of an account that the operator chose for everybody who comes this way, without credentials.
+    ///
+    /// # Errors
+    /// `Forbidden` if there is no such account; `Unavailable` while accounts cannot be read.
+    pub async fn act_as(&self, account: &str, peer: Option<IpAddr>) -> Result<Core> {
+        let accounts = self.0.known.accounts().await?;
+        let Some(user) = accounts.user(account) else {
+            tracing::warn!(account, ?peer, "there is no such account to act as");
+            let what = "use this API before the account that it acts as is made; run pengx user add";
+            return Err(Error::new(ErrorKind::Forbidden { what: what.to_owned() }));
+        };
+        Ok(self.0.core.in_the_name_of(Caller::user(user)))
+    }
+
     fn without_accounts(&self, peer: Option<IpAddr>) -> Result<Caller> {
         if self.0.insecure {
             return Ok(Caller::anybody());
@@ -97,6 +111,6 @@ impl Gate {
                 user.ok_or_else(refused)?
             }
         };
-        Ok(Caller::user(user.name.as_str().into(), user.role))
+        Ok(Caller::user(user))
     }
 }

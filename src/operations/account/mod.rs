@@ -8,5 +8,6 @@ mod password;
 mod registry;
 
 pub use caller::Caller;
+pub(super) use caller::hidden;
 pub use gate::{Credentials, Gate};
 pub use registry::{Listed, Registry};

@@ -150,6 +150,7 @@ mod tests {
             name: "ann".parse().unwrap(),
             password: hash(&Secret::new(password.to_owned())).unwrap(),
             role: Role::Viewer,
+            sees: None,
             created_at: at,
             updated_at: at,
         }

@@ -43,7 +43,8 @@ impl Registry {
         let name = name.ok_or_else(|| Error::internal("a bad name without a problem"))?;
         let now = self.clock.now();
         let id = UserId(self.ids.uuid());
-        let user = User { id, name, password: password::hash(password)?, role, created_at: now, updated_at: now };
+        let user =
+            User { id, name, password: password::hash(password)?, role, sees: None, created_at: now, updated_at: now };
         self.store.note_tx(|c| {
             if accounts::user_named(c, user.name.as_str())?.is_some() {
                 return Err(Error::invalid("name", format!("there is a user {} already", user.name)));

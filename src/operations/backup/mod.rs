@@ -19,21 +19,15 @@ pub use query::{list, of_vm};
 pub use restore::RestoreBackup;
 pub use verify::{VerifyBackup, read_again};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{Backup, BackupId, Disk, Format, Storlink, VmId};
 use crate::storage::VolumeDriver;
-use crate::store::{Conn, backups, disks};
+use crate::store::disks;
 
 use super::{Core, guard};
 
 /// Of every image.
 const FORMAT: Format = Format::Qcow2;
-
-/// A backup of this VM, which may be deleted; another VM's is not there.
-fn find(c: &mut Conn, vm: VmId, id: BackupId) -> Result<Backup> {
-    let found = backups::find(c, id)?.filter(|backup| backup.vm == vm);
-    found.ok_or_else(|| Error::not_found("backup", id))
-}
 
 /// For subjects of tasks and for refusals: `backup nightly of vm web1`.
 fn noun(backup: &Backup) -> String {
@@ -41,7 +35,7 @@ fn noun(backup: &Backup) -> String {
 }
 
 fn subject(core: &Core, vm: VmId, id: BackupId) -> Result<String> {
-    Ok(noun(&core.store.read(|c| find(c, vm, id))?))
+    Ok(noun(&core.store.read(|c| guard::backup(c, core, vm, id))?))
 }
 
 /// A backup with all that is known of its images, which are all on its storlink.
@@ -55,7 +49,7 @@ struct Kept {
 impl Kept {
     fn load(core: &Core, vm: VmId, id: BackupId) -> Result<Self> {
         core.store.read(|c| {
-            let backup = find(c, vm, id)?;
+            let backup = guard::backup(c, core, vm, id)?;
             let disks = disks::of_backup(c, id)?;
             let storlink = guard::storlink(c, &core.pm, backup.storlink)?;
             Ok(Self { backup, disks, storlink })

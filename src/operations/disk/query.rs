@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::error::{Error, Result};
 use crate::model::{BackupId, Disk, SnapshotId, StorlinkLevel, TemplateId, VmId};
 use crate::operations::{Core, guard};
-use crate::store::{Conn, backups, disks, storlinks, vms};
+use crate::store::{Conn, disks, storlinks};
 
 /// A disk as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct DiskView {
 /// What a VM runs on, by order. Blocks for a query, as do those below.
 pub fn of_vm(core: &Core, vm: VmId) -> Result<Vec<DiskView>> {
     core.store.read(|c| {
-        vms::find(c, vm)?.ok_or_else(|| Error::not_found("vm", vm))?;
+        guard::seen_vm(c, core, vm)?;
         let disks = disks::of_vm(c, vm)?;
         views(c, disks)
     })
@@ -36,7 +36,7 @@ pub fn of_template(core: &Core, template: TemplateId) -> Result<Vec<DiskView>> {
 /// What a snapshot of this VM froze; another VM's snapshot is not there.
 pub fn of_snapshot(core: &Core, vm: VmId, id: SnapshotId) -> Result<Vec<DiskView>> {
     core.store.read(|c| {
-        vms::find(c, vm)?.ok_or_else(|| Error::not_found("vm", vm))?;
+        guard::seen_vm(c, core, vm)?;
         guard::snapshot(c, vm, id)?;
         let disks = disks::of_snapshot(c, id)?;
         views(c, disks)
@@ -46,8 +46,7 @@ pub fn of_snapshot(core: &Core, vm: VmId, id: SnapshotId) -> Result<Vec<DiskView
 /// The copies in a backup of this VM, which may be deleted; another VM's backup is not there.
 pub fn of_backup(core: &Core, vm: VmId, id: BackupId) -> Result<Vec<DiskView>> {
     core.store.read(|c| {
-        let found = backups::find(c, id)?.filter(|backup| backup.vm == vm);
-        found.ok_or_else(|| Error::not_found("backup", id))?;
+        guard::backup(c, core, vm, id)?;
         let disks = disks::of_backup(c, id)?;
         views(c, disks)
     })

@@ -2,7 +2,7 @@
 
 use chrono::{NaiveDateTime, TimeDelta};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{MiB, Storlink, StorlinkId, VolumeFile, VolumeFiles};
 use crate::operations::{Core, guard};
 use crate::storage::VolumeDriver;
@@ -55,7 +55,14 @@ impl Ledger {
 }
 
 /// The files on a storlink that this host reaches; its storage is asked now.
+///
+/// # Errors
+/// `Forbidden` unless the caller sees every VM: they own most of the files.
 pub async fn list(core: &Core, id: StorlinkId) -> Result<Ledger> {
+    if !core.caller.sees_all() {
+        let what = "list the volumes of a storlink unless you see every vm";
+        return Err(Error::new(ErrorKind::Forbidden { what: what.to_owned() }));
+    }
     let storlink = core.read(move |core| core.store.read(|c| guard::storlink(c, &core.pm, id))).await?;
     core.read_storage(Some(id), move |core| entries(core, &storlink, (core.volumes)(&storlink)?.as_ref())).await
 }

@@ -60,7 +60,7 @@ pub async fn performance(core: &Core) -> Result<Performance> {
     tokio::time::sleep(core.sampler.too_early()).await;
     let load = core.read(|core| core.sampler.load(core.hypervisor.host_use()?)).await?;
     let mut performance = Performance { pm: core.pm.id, vm_count: 0, cpus: core.pm.cpu, vcpus: 0, load };
-    for view in vm::list(core).await?.views(core) {
+    for view in vm::whole(core).await?.views(core) {
         let vm = &view.listing.vm;
         if vm.pm == core.pm.id {
             performance.vm_count += 1;

@@ -20,6 +20,7 @@ pub use delete::DeleteVm;
 pub use edit::EditVm;
 pub use power::{PoweroffVm, RebootVm, ResumeVm, ShutdownVm, StartVm, SuspendVm};
 pub(super) use power::{power_off, shut_down};
+pub(super) use query::whole;
 pub use query::{Edition, Listings, VmList, VmView, find, list};
 pub use reset::ResetVm;
 pub use smigrate::SmigrateVm;
@@ -61,7 +62,7 @@ pub(super) use changes_its_vm;
 
 /// For subjects of tasks and for refusals: `vm web1`.
 pub(super) fn noun(core: &Core, id: VmId) -> Result<String> {
-    let vm = core.store.read(|c| super::guard::vm(c, &core.pm, id))?;
+    let vm = core.store.read(|c| super::guard::vm(c, core, id))?;
     Ok(format!("vm {}", vm.name))
 }
 

@@ -32,10 +32,12 @@ pub struct Edition {
     up: Up,
 }
 
-/// All VMs of the site.
+/// All VMs of the site that the caller sees.
 pub struct VmList {
     edition: Edition,
     rows: Arc<Rows>,
+    /// No VM is left out.
+    whole: bool,
 }
 
 /// Rows read before, valid for as long as the store says that nothing was written since.
@@ -86,8 +88,9 @@ impl Listings {
 }
 
 impl VmList {
-    pub fn edition(&self) -> &Edition {
-        &self.edition
+    /// `None` where VMs are left out: such a list is for its caller alone.
+    pub fn edition(&self) -> Option<&Edition> {
+        self.whole.then_some(&self.edition)
     }
 
     /// Oldest first. Does not block.
@@ -103,12 +106,24 @@ pub async fn find(core: &Core, id: VmId) -> Result<VmView> {
         Some(listing) => listing,
         None => core.read(move |core| load_one(core, generation, id)).await?,
     };
+    core.caller.require_sight(&listing.vm.name)?;
     let up = if listing.vm.pm == core.pm.id { Up::default() } else { up(core).await? };
     Ok(view(core, &up, &listing))
 }
 
-/// All of the site, as [`find`] answers; cheap, however many there are, while nobody writes.
+/// Those of the site that the caller sees, as [`find`] answers; cheap, however many there are, while nobody writes.
 pub async fn list(core: &Core) -> Result<VmList> {
+    let all = whole(core).await?;
+    if core.caller.sees_all() {
+        return Ok(all);
+    }
+    let seen = all.rows.listings.iter().filter(|listing| core.caller.sees(&listing.vm.name));
+    let rows = Rows { listings: seen.cloned().collect(), elsewhere: all.rows.elsewhere };
+    Ok(VmList { rows: Arc::new(rows), whole: false, ..all })
+}
+
+/// All of the site, whoever asks: to count them.
+pub(in crate::operations) async fn whole(core: &Core) -> Result<VmList> {
     let generation = generation::now(core, &core.listings.asked).await?;
     let (generation, rows) = match core.listings.all(generation) {
         Some(kept) => kept,
@@ -116,7 +131,7 @@ pub async fn list(core: &Core) -> Result<VmList> {
     };
     let up = if rows.elsewhere { up(core).await? } else { Up::default() };
     let edition = Edition { rows: generation, states: core.inventory.generation(), up };
-    Ok(VmList { edition, rows })
+    Ok(VmList { edition, rows, whole: true })
 }
 
 /// Which hosts are up, as far as their rows said some seconds ago.

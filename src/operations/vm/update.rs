@@ -82,7 +82,7 @@ impl Changes {
 
 /// `Invalid` with every change that this VM cannot have in the state that it is in.
 pub fn check_update(core: &Core, id: VmId, changes: &Changes) -> Result<()> {
-    let vm = core.store.read(|c| guard::vm(c, &core.pm, id))?;
+    let vm = core.store.read(|c| guard::vm(c, core, id))?;
     judge(core, &vm, state_now(core, id)?, changes)
 }
 

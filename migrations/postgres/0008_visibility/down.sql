@@ -1,0 +1,2 @@
+ALTER TABLE tasks DROP COLUMN account;
+ALTER TABLE users DROP COLUMN sees;
