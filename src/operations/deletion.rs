@@ -10,10 +10,13 @@ use crate::tasks::Work;
 use super::vm::{DeleteVm, PoweroffVm, changes_its_vm, noun, power_off, state_now};
 use super::{Core, Operation, guard, number};
 
-/// The oldest first, but those that are being carried out.
+/// The oldest first, but those that are being carried out, and those of VMs that the caller does not see.
 pub fn list(core: &Core) -> Result<Vec<Deletion>> {
-    let all = core.store.read(deletions::all)?;
-    Ok(all.into_iter().filter(|deletion| deletion.task.is_none()).collect())
+    core.store.read(|c| {
+        let seen = guard::Sight::of(c, core)?;
+        let all = deletions::all(c)?;
+        Ok(all.into_iter().filter(|deletion| deletion.task.is_none() && seen.shows(deletion.vm)).collect())
+    })
 }
 
 /// Notes that a VM of this host is to be deleted, takes it away from its tenant, and pulls its plug, for which nobody waits.
@@ -22,7 +25,7 @@ pub fn ask(core: &Core, vm: VmId) -> Result<()> {
     core.caller().require(Right::Operate, "delete a vm")?;
     let (id, now) = (ShortId::new(core.ids.uuid()), core.clock.now());
     core.store.note_tx(|tx| {
-        guard::vm(tx, &core.pm, vm)?;
+        guard::vm(tx, core, vm)?;
         number::number_all(tx, now)?;
         tenants::end_tenancy(tx, vm)?;
         deletions::ask(tx, vm, &id, now)

@@ -12,7 +12,7 @@ use crate::model::{Right, TaskId, VmId, VmNumber};
 use crate::store::numbers::{self, Promise};
 use crate::store::{Conn, deletions};
 
-use super::Core;
+use super::{Core, guard};
 
 const FIRST: i32 = 100;
 const LAST: i32 = 999_999_999;
@@ -33,19 +33,23 @@ pub fn reserve(core: &Core) -> Result<VmNumber> {
     })
 }
 
-/// Every VM of the site, by number. VMs that have none get one.
+/// Every VM of the site that the caller sees, by number. VMs that have none get one.
 pub fn all(core: &Core) -> Result<Vec<(VmNumber, VmId)>> {
     number_those_without(core)?;
-    core.store.read(numbers::all)
+    core.store.read(|c| {
+        let seen = guard::Sight::of(c, core)?;
+        Ok(numbers::all(c)?.into_iter().filter(|(_, vm)| seen.shows(*vm)).collect())
+    })
 }
 
-/// The VM that has this number; one that is just being deleted has none any more.
+/// The VM that has this number, if the caller sees it; one that is just being deleted has none any more.
 pub fn find(core: &Core, number: VmNumber) -> Result<Option<VmId>> {
     number_those_without(core)?;
     core.store.read(|c| {
         let going: BTreeSet<VmId> =
             deletions::all(c)?.into_iter().filter(|it| it.task.is_some()).map(|it| it.vm).collect();
-        Ok(numbers::find(c, number)?.filter(|vm| !going.contains(vm)))
+        let seen = guard::Sight::of(c, core)?;
+        Ok(numbers::find(c, number)?.filter(|vm| seen.shows(*vm) && !going.contains(vm)))
     })
 }
 

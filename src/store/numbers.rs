@@ -43,11 +43,8 @@ pub fn insert(c: &mut Conn, number: VmNumber, vm: VmId) -> Result<()> {
 /// The VMs that have none, the oldest first.
 pub fn unnumbered(c: &mut Conn) -> Result<Vec<VmId>> {
     let numbered = numbers::table.select(numbers::vm);
-    let ids: Vec<String> = vms::table
-        .filter(vms::id.ne_all(numbered))
-        .order((vms::created_at, vms::id))
-        .select(vms::id)
-        .load(&mut c.0)?;
+    let ids: Vec<String> =
+        vms::table.filter(vms::id.ne_all(numbered)).order((vms::created_at, vms::id)).select(vms::id).load(&mut c.0)?;
     ids.iter().map(|id| parse("vms.id", id)).collect()
 }
 

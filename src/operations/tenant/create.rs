@@ -1,7 +1,7 @@
 //! Makes a VM for a tenant: it gets a number, and is started as soon as its disks are there.
 
 use crate::error::{Error, Result};
-use crate::model::{Compensation, Lane, Lock, MiB, Name, TaskKind, Tenancy, VmId, VmNumber};
+use crate::model::{Compensation, Lane, Lock, MiB, Name, Resource, TaskKind, Tenancy, VmId, VmNumber};
 use crate::operations::vm::CreateVm;
 use crate::operations::{Core, Operation, number};
 use crate::store::{numbers, tenants, vms};
@@ -46,9 +46,13 @@ impl Operation for CreateForTenant {
     }
 
     fn locks(&self) -> Vec<Lock> {
-        // Of the wish; a name with a number in it is its own lock.
-        let name = self.hostname.clone().unwrap_or_else(|| self.vm.name.clone());
-        CreateVm { name, ..self.vm.clone() }.locks()
+        // Of the name that is wished for; one with a number in it is taken with its number.
+        let mut locks =
+            CreateVm { name: self.hostname.clone().unwrap_or_else(|| self.vm.name.clone()), ..self.vm.clone() }.locks();
+        if self.hostname.is_none() {
+            locks.retain(|lock| !matches!(lock.resource, Resource::Name(..)));
+        }
+        locks
     }
 
     fn run(self, core: &Core, work: &mut Work<'_>) -> Result<MadeForTenant> {
@@ -70,9 +74,12 @@ impl CreateForTenant {
     fn name(&self, core: &Core, number: VmNumber) -> Result<Name> {
         let name = match &self.hostname {
             None => format!("ct{number}"),
-            Some(wish) if core.store.read(|c| vms::find_by_name(c, wish.as_str()))?.is_none() => return Ok(wish.clone()),
+            Some(wish) if core.store.read(|c| vms::find_by_name(c, wish.as_str()))?.is_none() => {
+                return Ok(wish.clone());
+            }
             Some(wish) => format!("{wish}-{number}"),
         };
+        core.caller.require_sight(&name)?;
         name.parse().map_err(|why: String| Error::invalid("name", why))
     }
 }

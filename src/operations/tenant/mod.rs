@@ -20,14 +20,19 @@ const MOST_CHARS: usize = 255;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantView {
     pub tenant: Tenant,
-    /// The oldest first.
+    /// Those that the caller sees, the oldest first.
     pub vms: Vec<VmId>,
 }
 
 /// The oldest first. Their passwords are secrets, so a caller must be one who may see the passwords of screens.
 pub fn list(core: &Core) -> Result<Vec<TenantView>> {
     core.caller().require(Right::Operate, "look at the passwords of tenants")?;
-    let (all, tenancies) = core.store.read(|c| Ok((tenants::all(c)?, tenants::tenancies(c)?)))?;
+    let (all, tenancies) = core.store.read(|c| {
+        let seen = guard::Sight::of(c, core)?;
+        let mut tenancies = tenants::tenancies(c)?;
+        tenancies.retain(|tenancy| seen.shows(tenancy.vm));
+        Ok((tenants::all(c)?, tenancies))
+    })?;
     Ok(all.into_iter().map(|tenant| view(tenant, &tenancies)).collect())
 }
 
@@ -43,7 +48,10 @@ fn view(tenant: Tenant, tenancies: &[Tenancy]) -> TenantView {
 
 /// Whose a VM is, if it is anybody's.
 pub fn tenancy(core: &Core, vm: VmId) -> Result<Option<Tenancy>> {
-    core.store.read(|c| tenants::tenancy_of(c, vm))
+    core.store.read(|c| {
+        guard::seen_vm(c, core, vm)?;
+        tenants::tenancy_of(c, vm)
+    })
 }
 
 /// Again with the same password it changes nothing.
@@ -94,7 +102,7 @@ pub fn remove(core: &Core, name: &str) -> Result<()> {
 pub fn set_swap(core: &Core, vm: VmId, swap: MiB) -> Result<()> {
     core.caller().require(Right::Operate, "change a vm")?;
     core.store.note_tx(|tx| {
-        guard::vm(tx, &core.pm, vm)?;
+        guard::vm(tx, core, vm)?;
         tenants::set_swap(tx, vm, swap).map(drop)
     })
 }
@@ -106,7 +114,10 @@ fn named(c: &mut Conn, name: &str) -> Result<Tenant> {
 fn acceptable(name: &str, password: &Secret) -> Result<()> {
     let plain = |text: &str| text.chars().count() <= MOST_CHARS && !text.chars().any(char::is_control);
     if name.is_empty() || !plain(name) {
-        return Err(Error::invalid("name", format!("must have 1 to {MOST_CHARS} characters, none of them control ones")));
+        return Err(Error::invalid(
+            "name",
+            format!("must have 1 to {MOST_CHARS} characters, none of them control ones"),
+        ));
     }
     let password = password.reveal();
     if password.chars().count() < SHORTEST_PASSWORD || !plain(password) {
