@@ -1,5 +1,7 @@
 //! Settings, typed: command line over environment over file over default. Every bad one is reported at once.
 
+mod listener;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -8,6 +10,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Problems, Result};
 use crate::model::{NicLink, Os, PmId, ProofSign};
+
+pub use listener::{Dialect, LibvirtJson, Listener, Open, Placed, ProxmoxApi, VirtDancer};
 
 /// Where the file is when nobody says.
 const DEFAULT_FILE: &str = "/etc/pengx/pengx.toml";
@@ -28,7 +32,8 @@ pub struct Given {
 
 #[derive(Debug, Clone)]
 pub struct Config {
-    pub listen: SocketAddr,
+    /// Never empty.
+    pub listeners: Vec<Listener>,
     /// While no account exists, everybody may do everything.
     pub insecure: bool,
     /// `sqlite://PATH` or `postgres://…`.
@@ -66,8 +71,6 @@ pub struct Config {
     pub xl: Xl,
     pub api: Api,
     pub limits: Limits,
-    /// `None`: plain HTTP.
-    pub tls: Option<Tls>,
     /// `text` or `json` lines on standard error.
     pub log_json: bool,
     /// A filter as `tracing` knows it: `info`, `pengx=debug`.
@@ -158,8 +161,10 @@ impl Config {
         let (listen, hypervisor) = (top.text("listen", &mut bad), top.text("hypervisor", &mut bad));
         let data_dir = given.data_dir.clone().or(data_dir).unwrap_or_else(default_data);
         let database_url = given.database_url.clone().or(database_url);
+        let tls = Tls::read(top.section("tls", &mut bad), &mut bad);
+        let listeners = listeners(top.sections("listener", &mut bad), (given.listen.clone(), listen), tls, &mut bad);
         let config = Self {
-            listen: listen_address(given.listen.clone().or(listen), &mut bad),
+            listeners,
             insecure: given.insecure,
             database_url: database_url.unwrap_or_else(|| format!("sqlite://{}", data_dir.join("pengx.db").display())),
             hypervisor: given.hypervisor.clone().or(hypervisor).unwrap_or_else(|| "auto".to_owned()),
@@ -183,7 +188,6 @@ impl Config {
             xl: Xl::read(top.section("xl", &mut bad), &mut bad),
             api: Api::read(top.section("api", &mut bad), &mut bad),
             limits: Limits::read(top.section("limits", &mut bad), &mut bad),
-            tls: Tls::read(top.section("tls", &mut bad), &mut bad),
             log_json: top.one_of("log_format", &["text", "json"], &mut bad) == "json",
             log_level: top.text("log_level", &mut bad).unwrap_or_else(|| "info".to_owned()),
             data_dir,
@@ -195,11 +199,11 @@ impl Config {
 
     /// For a start without any account: `Invalid` if hosts that nobody vouches for can reach the server.
     pub fn allows_no_account(&self) -> Result<()> {
-        if self.insecure || self.listen.ip().is_loopback() {
-            return Ok(());
-        }
+        let far = |listener: &&Listener| !listener.address.ip().is_loopback();
+        let Some(listener) = self.listeners.iter().find(far).filter(|_| !self.insecure) else { return Ok(()) };
         let to_do = "run pengx user add, or add --insecure to serve everybody";
-        Err(Error::invalid("listen", format!("{} is not loopback and no account exists; {to_do}", self.listen)))
+        let why = format!("{} is not loopback and no account exists; {to_do}", listener.address);
+        Err(Error::invalid("listen", why))
     }
 }
 
@@ -307,12 +311,32 @@ impl Tls {
     }
 }
 
-fn listen_address(given: Option<String>, bad: &mut Problems) -> SocketAddr {
+/// `listen`, from the command line and from the file, is short for one of them; the command line wins over all of them.
+fn listeners(
+    entries: Vec<Section>,
+    (given, set): (Option<String>, Option<String>),
+    tls: Option<Tls>,
+    bad: &mut Problems,
+) -> Vec<Listener> {
+    if set.is_some() && !entries.is_empty() {
+        bad.add("listen", "is short for a [[listener]]; use one of the two");
+    }
+    if tls.is_some() && !entries.is_empty() {
+        bad.add("tls", "is for listen; each [[listener]] has its own");
+    }
+    let listeners: Vec<_> = entries.into_iter().map(|entry| Listener::read(entry, bad)).collect();
+    if given.is_some() || listeners.is_empty() {
+        return vec![Listener::native(listen_address(given.or(set), "listen", bad), tls)];
+    }
+    listeners
+}
+
+fn listen_address(given: Option<String>, key: &str, bad: &mut Problems) -> SocketAddr {
     let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
     let Some(text) = given else { return default };
     // `localhost:8000` is what people write; no name is ever looked up.
     text.replace("localhost:", "127.0.0.1:").parse().unwrap_or_else(|_| {
-        bad.add("listen", format!("{text:?} must be ADDRESS:PORT, as 127.0.0.1:8000 or [::1]:8000"));
+        bad.add(key, format!("{text:?} must be ADDRESS:PORT, as 127.0.0.1:8000 or [::1]:8000"));
         default
     })
 }
@@ -441,6 +465,24 @@ impl Section {
         Self::new(&format!("{}{key}.", self.path), table)
     }
 
+    /// Those of a list of tables, each named by its place in it.
+    fn sections(&mut self, key: &str, bad: &mut Problems) -> Vec<Self> {
+        let Some(value) = self.table.remove(key) else { return Vec::new() };
+        let name = self.name(key);
+        let toml::Value::Array(all) = value else {
+            bad.add(name, "must be a list of tables");
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for (n, value) in all.into_iter().enumerate() {
+            match value {
+                toml::Value::Table(table) => sections.push(Self::new(&format!("{name}[{n}]."), table)),
+                _ => bad.add(format!("{name}[{n}]"), "must be a table"),
+            }
+        }
+        sections
+    }
+
     fn text(&mut self, key: &str, bad: &mut Problems) -> Option<String> {
         match self.table.remove(key)? {
             toml::Value::String(text) => Some(text),
@@ -530,7 +572,7 @@ mod tests {
     #[test]
     fn defaults_hold_without_a_file() {
         let config = load("", &Given { data_dir: Some("/d".into()), ..Given::default() }).unwrap();
-        assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
+        assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:8000");
         assert_eq!(config.database_url, "sqlite:///d/pengx.db");
         assert_eq!(config.hypervisor, "auto");
         assert_eq!(config.max_vcpus, 16);
@@ -544,7 +586,7 @@ mod tests {
         let given = Given { listen: Some("[::1]:9".into()), ..Given::default() };
         let config =
             load("listen = '127.0.0.1:1'\nhypervisor = 'fake:///'\n[bridges]\nxenbr0 = 'user'", &given).unwrap();
-        assert_eq!(config.listen.to_string(), "[::1]:9");
+        assert_eq!(config.listeners[0].address.to_string(), "[::1]:9");
         assert_eq!(config.hypervisor, "fake:///");
         assert_eq!(config.bridges.get("xenbr0"), Some(&NicLink::User));
     }

@@ -10,6 +10,7 @@ use pengx::cli::{Cli, Command};
 use pengx::config::{Config, Given};
 use pengx::dialects::pengx::Settings;
 use pengx::error::{Error, ErrorKind};
+use pengx::serve::Listening;
 use pengx::{accounts, backups, check};
 
 fn main() -> ExitCode {
@@ -92,8 +93,7 @@ fn serve(given: &Given) -> ExitCode {
         Ok(runtime) => runtime,
         Err(why) => return refuse(&Error::internal("no async runtime").caused_by(why)),
     };
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
-    let ready = |address| say(&format!("pengx listening on {scheme}://{address}"));
+    let ready = |all: &[Listening]| all.iter().for_each(|listening| say(&listening.to_string()));
     match runtime.block_on(pengx::serve::serve(config, ready)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => refuse(&why),

@@ -3,6 +3,7 @@
 mod systemd;
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,15 +13,16 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::Config;
-use crate::dialects::{monitor, pengx};
+use crate::config::{self, Config, Dialect, Placed};
+use crate::dialects::ask::Bodies;
+use crate::dialects::{Refusal, libvirt_json, monitor, pengx, plain_refusal, proxmox_api, virtdancer};
 use crate::error::{Error, Problems, Result};
 use crate::exec::SystemRunner;
 use crate::hypervisor::{self, Boot, DomainType, Guest, Hypervisor, LibvirtOptions, Timed, XlOptions};
 use crate::model::{Clock, Ids, Pm, PmId, RandomIds, SshKey, SystemClock};
 use crate::operations::{Core, Gate, Parts, Settings, health, metrics, pm};
 use crate::server::{Listener, Tls};
-use crate::store::{Store, accounts};
+use crate::store::{Conn, Store, accounts};
 use crate::tasks::{NoFaults, TaskSettings};
 use crate::{host, server, storage};
 
@@ -31,71 +33,134 @@ const DATABASE_RETRY: Duration = Duration::from_secs(1);
 /// How long tasks may take to end once we are asked to.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// Serves until SIGTERM or SIGINT. `ready` gets the address once it listens.
-pub async fn serve(config: Config, ready: impl FnOnce(std::net::SocketAddr)) -> Result<()> {
+/// What is served where.
+#[derive(Debug, Clone)]
+pub struct Listening {
+    pub address: SocketAddr,
+    pub tls: bool,
+    /// Each dialect's name and prefix.
+    pub dialects: Vec<(&'static str, String)>,
+}
+
+/// For people: `virtdancer listening on http://127.0.0.1:8000/vd`, a line for each.
+impl std::fmt::Display for Listening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        for (n, (name, prefix)) in self.dialects.iter().enumerate() {
+            let gap = if n == 0 { "" } else { "\n" };
+            write!(f, "{gap}{name} listening on {scheme}://{}{prefix}", self.address)?;
+        }
+        Ok(())
+    }
+}
+
+/// Serves until SIGTERM or SIGINT. `ready` is called once all is listened to.
+pub async fn serve(config: Config, ready: impl FnOnce(&[Listening])) -> Result<()> {
     let core_config = config.clone();
     let start = tokio::task::spawn_blocking(move || start(&core_config)).await;
     let (core, mut registry, tls, _lock) =
         start.map_err(|why| Error::internal("the start panicked").caused_by(why))??;
-    let socket = listen(&config).await?;
-    let address = socket.local_addr().map_err(|e| Error::internal("the listener has no address").caused_by(e))?;
+    let sockets = listen(&config).await?;
     let hear = |kind| signal(kind).map_err(|e| Error::internal("a signal cannot be caught").caused_by(e));
     let (mut term, mut int) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
     let mut beside = tokio::task::JoinSet::new();
-    beside.spawn(reload_when_told(hear(SignalKind::hangup())?, tls.clone()));
+    beside.spawn(reload_when_told(hear(SignalKind::hangup())?, tls.iter().flatten().cloned().collect()));
     beside.spawn(health::watch(core.clone()));
     beside.spawn(systemd::watchdog());
     let alive = Arc::new(AtomicBool::new(true));
     let heart = keep_alive(core.clone(), alive.clone())?;
     let traffic = server::Traffic::new(&mut registry);
-    let dialect = dialect(&config);
-    let refusal = pengx::refusal(&dialect);
     let gate = Gate::new(core.clone(), config.insecure)?;
-    let routes = monitor::mount(core.clone(), gate.clone(), registry, pengx::routes(gate, dialect));
+    let doors = Doors { core: core.clone(), gate, registry: Arc::new(registry) };
     let limits = server::Limits {
         connections: config.limits.connections,
         header_timeout: config.limits.header_timeout,
         write_timeout: config.limits.write_timeout,
         ..server::Limits::default()
     };
-    ready(address);
-    systemd::ready(address);
-    let shutdown = async {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        tracing::info!("asked to stop");
-        systemd::stopping();
-    };
-    let stopped = server::serve(Listener { socket, tls, limits, traffic }, routes, refusal, shutdown).await;
-    tracing::info!(cut = stopped.cut, "no connection is left");
+    let (stop, _) = tokio::sync::watch::channel(());
+    let mut serving = tokio::task::JoinSet::new();
+    let mut listening = Vec::new();
+    for ((listener, tls), (socket, address)) in config.listeners.iter().zip(tls).zip(sockets) {
+        let dialects = listener.dialects.iter().map(|d| (d.dialect.name(), d.prefix.clone())).collect();
+        listening.push(Listening { address, tls: tls.is_some(), dialects });
+        let (mounts, refusal) = doors.mounts(&config, listener);
+        let edge = Listener { socket, tls, limits, traffic: traffic.clone() };
+        let mut stopping = stop.subscribe();
+        serving.spawn(async move { server::serve(edge, mounts, refusal, stopping.changed()).await });
+    }
+    ready(&listening);
+    systemd::ready(&listening);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!("asked to stop");
+    systemd::stopping();
+    stop.send_replace(());
+    while let Some(stopped) = serving.join_next().await {
+        let stopped = stopped.map_err(|why| Error::internal("a listener panicked").caused_by(why))?;
+        tracing::info!(cut = stopped.cut, "no connection is left");
+    }
     alive.store(false, Ordering::SeqCst);
     heart.thread().unpark();
     let ended = tokio::task::spawn_blocking(move || core.stop(DRAIN)).await;
     ended.map_err(|why| Error::internal("the stop panicked").caused_by(why))
 }
 
-/// SIGHUP: TLS from its files again, for connections from then on.
-async fn reload_when_told(mut hup: Signal, tls: Option<Tls>) {
-    while hup.recv().await.is_some() {
-        let Some(tls) = tls.clone() else {
-            tracing::info!("SIGHUP: there is no TLS whose files could be read again");
-            continue;
+/// What dialects are made from.
+struct Doors {
+    core: Core,
+    gate: Gate,
+    registry: Arc<Registry>,
+}
+
+impl Doors {
+    fn mounts(&self, config: &Config, listener: &config::Listener) -> (server::Mounts, Refusal) {
+        let native = dialect(config);
+        let bodies = Bodies { limit_bytes: config.limits.body_bytes, deadline: config.limits.body_timeout };
+        let gate = || self.gate.clone();
+        let has_native = listener.dialects.iter().any(|placed| matches!(placed.dialect, Dialect::Pengx));
+        let refusal = if has_native { pengx::refusal(&native) } else { plain_refusal() };
+        let mounted = |placed: &Placed| match &placed.dialect {
+            Dialect::Pengx => pengx::mount(gate(), native.clone()),
+            Dialect::VirtDancer(settings) => virtdancer::mount(gate(), settings.clone(), bodies),
+            Dialect::ProxmoxApi(settings) => proxmox_api::mount(gate(), settings.clone(), bodies),
+            Dialect::LibvirtJson(settings) => libvirt_json::mount(gate(), settings.clone(), bodies),
         };
-        match tokio::task::spawn_blocking(move || tls.reload()).await {
-            Ok(Ok(())) => tracing::info!("SIGHUP: new connections use the files of [tls] as they are now"),
-            Ok(Err(why)) => tracing::error!(error = why.story(), "SIGHUP: the files of [tls] as they were stay in use"),
-            Err(why) => tracing::error!(error = %why, "SIGHUP: reading the files of [tls] panicked"),
+        let monitor = has_native.then(|| monitor::mount(self.core.clone(), gate(), self.registry.clone()));
+        let first = monitor.map(|monitor| (String::new(), monitor));
+        let all = listener.dialects.iter().map(|placed| (placed.prefix.clone(), mounted(placed)));
+        (server::Mounts::new(first.into_iter().chain(all)), refusal)
+    }
+}
+
+/// SIGHUP: TLS from its files again, for connections from then on.
+async fn reload_when_told(mut hup: Signal, all: Vec<Tls>) {
+    while hup.recv().await.is_some() {
+        if all.is_empty() {
+            tracing::info!("SIGHUP: there is no TLS whose files could be read again");
+        }
+        for tls in all.clone() {
+            match tokio::task::spawn_blocking(move || tls.reload()).await {
+                Ok(Ok(())) => tracing::info!("SIGHUP: new connections use the files of tls as they are now"),
+                Ok(Err(why)) => {
+                    tracing::error!(error = why.story(), "SIGHUP: the files of tls as they were stay in use")
+                }
+                Err(why) => tracing::error!(error = %why, "SIGHUP: reading the files of tls panicked"),
+            }
         }
     }
 }
 
 /// Everything below the edge, and its TLS. The lock on the data directory lives as long as its file is open.
-fn start(config: &Config) -> Result<(Core, Registry, Option<Tls>, File)> {
-    server::raise_descriptors(config.limits.connections);
+fn start(config: &Config) -> Result<(Core, Registry, Vec<Option<Tls>>, File)> {
+    server::raise_descriptors(config.limits.connections.saturating_mul(config.listeners.len()));
     let mut bad = Problems::new();
-    let tls = bad.absorb(config.tls.as_ref().map(Tls::load).transpose())?.flatten();
+    let mut tls = Vec::new();
+    for listener in &config.listeners {
+        tls.push(bad.absorb(listener.tls.as_ref().map(Tls::load).transpose())?.flatten());
+    }
     let lock = bad.absorb(claim(&config.data_dir))?;
     let store = bad.absorb(Store::open(&config.database_url))?;
     bad.absorb(store.as_ref().map_or(Ok(()), Store::claim))?;
@@ -116,12 +181,26 @@ fn start(config: &Config) -> Result<(Core, Registry, Option<Tls>, File)> {
     if migrated && store.read(accounts::users)?.is_empty() {
         config.allows_no_account()?;
     }
+    if migrated {
+        store.read(|c| acting(c, config))?;
+    }
     let core = Core::start(parts(config, store, hypervisor, id, ssh_pubkey)?);
     if migrated {
         pm::register(&core)?;
     }
     metrics::register(&core, &mut registry)?;
     Ok((core, registry, tls, lock))
+}
+
+/// Whom dialects without a login act as must be there.
+fn acting(c: &mut Conn, config: &Config) -> Result<()> {
+    let mut bad = Problems::new();
+    for open in config.listeners.iter().flat_map(|l| &l.dialects).filter_map(|placed| placed.dialect.open()) {
+        if accounts::user_named(c, open.act_as.as_str())?.is_none() {
+            bad.add(format!("{}act_as", open.path), format!("there is no account {}; run pengx user add", open.act_as));
+        }
+    }
+    bad.done()
 }
 
 /// What a core is built from on this host.
@@ -232,9 +311,20 @@ fn read_key(path: &Path) -> Result<String> {
     Ok(key.to_string())
 }
 
-async fn listen(config: &Config) -> Result<TcpListener> {
-    let bound = TcpListener::bind(config.listen).await;
-    bound.map_err(|why| Error::invalid("listen", format!("{}: {why}", config.listen)))
+async fn listen(config: &Config) -> Result<Vec<(TcpListener, SocketAddr)>> {
+    let mut bad = Problems::new();
+    let mut sockets = Vec::new();
+    for listener in &config.listeners {
+        match TcpListener::bind(listener.address).await {
+            Ok(socket) => {
+                let address = socket.local_addr();
+                sockets.push((socket, address.map_err(|e| Error::internal("a listener has no address").caused_by(e))?));
+            }
+            Err(why) => bad.add("listen", format!("{}: {why}", listener.address)),
+        }
+    }
+    bad.done()?;
+    Ok(sockets)
 }
 
 /// The thread that brings the database up if it was down at the start, and then keeps the heartbeat.

@@ -27,6 +27,7 @@ mod front;
 mod harness;
 mod hosts;
 mod house;
+mod listeners;
 mod load;
 mod monitor;
 mod real;

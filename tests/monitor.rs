@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use pengx::dialects::monitor;
-use pengx::dialects::pengx::{Settings, refusal, routes};
+use pengx::dialects::pengx::{Settings, mount, refusal};
 use pengx::hypervisor::{FakeHypervisor, Timed, Verb};
 use pengx::model::{Compensation, RandomIds, Role, Secret, SystemClock, VmId};
 use pengx::operations::{Gate, health, metrics};
-use pengx::server::{Limits, Traffic};
+use pengx::server::{Limits, Mounts, Traffic};
 use pengx::store::{journal, tasks};
 use prometheus_client::registry::Registry;
 use rustix::process::{Pid, Signal, kill_process};
@@ -41,8 +41,9 @@ impl Watched {
         let traffic = Traffic::new(&mut registry);
         let (gate, settings) = (Gate::new(app.core.clone(), false).unwrap(), Settings::default());
         let refusal = refusal(&settings);
-        let pages = monitor::mount(app.core.clone(), gate.clone(), registry, routes(gate, settings));
-        let http = Served::over(pages, refusal, Limits::default(), None, traffic);
+        let pages = monitor::mount(app.core.clone(), gate.clone(), std::sync::Arc::new(registry));
+        let mounts = Mounts::new([(String::new(), pages), (String::new(), mount(gate, settings))]);
+        let http = Served::over(mounts, refusal, Limits::default(), None, traffic);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         Self { http, app, fake, runtime }
     }

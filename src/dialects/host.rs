@@ -3,13 +3,20 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use warp::http::HeaderMap;
 use warp::http::header::HOST;
+use warp::http::{HeaderMap, HeaderValue};
 
 /// Whether the one `Host` header, if there is one, names the loopback. A client without it is no browser.
 pub(super) fn names_loopback(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     hosts.next().is_none_or(|host| host.to_str().is_ok_and(is_loopback)) && hosts.next().is_none()
+}
+
+/// Whether a page with this `Origin` came from the very host and port that the request names.
+pub(super) fn is_own_origin(headers: &HeaderMap, origin: &HeaderValue) -> bool {
+    let own = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let page = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    own.is_some_and(|own| page.is_some_and(|page| page.eq_ignore_ascii_case(own)))
 }
 
 /// Whether a `Host`, with or without a port, names the loopback.

@@ -2,18 +2,53 @@
 //!
 //! Dialects never import one another, and never touch the store, a hypervisor or a storage.
 
+pub mod ask;
 mod credentials;
+mod form;
 mod host;
+pub mod libvirt_json;
 pub mod monitor;
+pub mod open_door;
+pub mod payload;
 pub mod pengx;
+pub mod proxmox_api;
+pub mod table;
+pub mod virtdancer;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use warp::http::HeaderValue;
 
-/// What a listener serves: it answers every request and never rejects.
+/// What a dialect serves: it answers every request and never rejects.
 pub type Routes = warp::filters::BoxedFilter<(warp::reply::Response,)>;
+
+/// A dialect, ready to be put somewhere below a listener's root.
+#[derive(Clone)]
+pub struct Mounted {
+    pub routes: Routes,
+    pub knows: Knows,
+}
+
+/// Whether a dialect serves something at this path, which is as it was sent less the dialect's prefix; and whether it serves
+/// a WebSocket there, if that is asked. Dialects that share a prefix are told apart by it.
+pub type Knows = Arc<dyn Fn(&str, bool) -> bool + Send + Sync>;
+
+/// Where a dialect was found: an extension of its requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount(Arc<str>);
+
+impl Mount {
+    /// `prefix` as in [`Mount::prefix`].
+    pub fn at(prefix: &str) -> Self {
+        Self(prefix.into())
+    }
+
+    /// `/libvirt-json`; empty at the root.
+    pub fn prefix(&self) -> &str {
+        &self.0
+    }
+}
 
 /// The document with this sentence, for what a listener refuses before it gets to the routes.
 pub type Refusal = Arc<dyn Fn(&str) -> Document + Send + Sync>;
@@ -23,6 +58,12 @@ pub type Refusal = Arc<dyn Fn(&str) -> Document + Send + Sync>;
 pub struct Document {
     pub content_type: HeaderValue,
     pub text: String,
+}
+
+/// For a listener without a dialect that has documents for it.
+pub fn plain_refusal() -> Refusal {
+    let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+    Arc::new(move |why| Document { content_type: content_type.clone(), text: format!("{why}\n") })
 }
 
 /// Names one request, in the answer's `X-Request-Id` and in the log.
@@ -63,6 +104,7 @@ pub struct Route(pub &'static str);
 pub struct Arrival {
     pub id: RequestId,
     pub peer: SocketAddr,
+    pub tls: bool,
 }
 
 #[cfg(test)]

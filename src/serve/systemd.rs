@@ -1,13 +1,15 @@
 //! What systemd is told when it started us with `Type=notify`. Where nobody listens, nothing is said.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use super::Listening;
+
 /// It listens.
-pub(super) fn ready(address: SocketAddr) {
-    tell(&[NotifyState::Ready, NotifyState::Status(&format!("serving on {address}"))]);
+pub(super) fn ready(listening: &[Listening]) {
+    let addresses: Vec<_> = listening.iter().map(|listener| listener.address.to_string()).collect();
+    tell(&[NotifyState::Ready, NotifyState::Status(&format!("serving on {}", addresses.join(", ")))]);
 }
 
 /// It takes no new requests.

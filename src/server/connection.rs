@@ -14,6 +14,7 @@ use warp::reply::Response;
 use crate::dialects::{Arrival, RequestId, User};
 use crate::model::{Ids, RandomIds};
 
+use super::mounts::Mounts;
 use super::traffic::Pending;
 
 /// Request ids for clients that bring none: unique over runs of the server, and in order within one.
@@ -34,20 +35,24 @@ impl RequestIds {
     }
 }
 
-pub(super) async fn answer<S>(
-    routes: S,
-    ids: impl AsRef<RequestIds>,
-    pending: Pending,
-    peer: SocketAddr,
+/// What is known of a request before it is looked at.
+pub(super) struct Arrived<'a> {
+    pub(super) ids: &'a RequestIds,
+    pub(super) pending: Pending,
+    pub(super) peer: SocketAddr,
+    pub(super) tls: bool,
+}
+
+pub(super) fn answer(
+    mounts: &Mounts,
+    arrived: Arrived<'_>,
     mut request: Request<Incoming>,
-) -> Result<Response, Infallible>
-where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
-{
+) -> impl Future<Output = Result<Response, Infallible>> + Send + 'static {
+    let Arrived { ids, pending, peer, tls } = arrived;
     let brought = request.headers().get(RequestId::HEADER).cloned().and_then(RequestId::new);
-    let id = brought.or_else(|| ids.as_ref().make());
+    let id = brought.or_else(|| ids.make());
     if let Some(id) = &id {
-        request.extensions_mut().insert(Arrival { id: id.clone(), peer });
+        request.extensions_mut().insert(Arrival { id: id.clone(), peer, tls });
     }
     // A request line with an authority overrides Host (RFC 9112, 3.2.2); so there is one place to look.
     if let Some(host) = request.uri().authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok()) {
@@ -55,20 +60,23 @@ where
     }
     let method = request.method().clone();
     let line = request.uri().clone();
-    let mut response = routes.call(request).await?;
-    let status = response.status().as_u16();
-    let duration_ms = pending.answered(&method, &response).as_secs_f64() * 1000.0;
-    let request = id.as_ref().map_or("", RequestId::as_str);
-    // Never the query: a client may have put a secret there.
-    let path = line.path();
-    let user = response.extensions().get::<User>().map_or("", |User(name)| name);
-    if method.is_safe() {
-        tracing::debug!(request, %peer, user, %method, path, status, duration_ms, "answered");
-    } else {
-        tracing::info!(request, %peer, user, %method, path, status, duration_ms, "answered");
+    let answering = mounts.call(request);
+    async move {
+        let mut response = answering.await?;
+        let status = response.status().as_u16();
+        let duration_ms = pending.answered(&method, &response).as_secs_f64() * 1000.0;
+        let request = id.as_ref().map_or("", RequestId::as_str);
+        // Never the query: a client may have put a secret there.
+        let path = line.path();
+        let user = response.extensions().get::<User>().map_or("", |User(name)| name);
+        if method.is_safe() {
+            tracing::debug!(request, %peer, user, %method, path, status, duration_ms, "answered");
+        } else {
+            tracing::info!(request, %peer, user, %method, path, status, duration_ms, "answered");
+        }
+        if let Some(id) = &id {
+            response.headers_mut().insert(HeaderName::from_static(RequestId::HEADER), id.header());
+        }
+        Ok(response)
     }
-    if let Some(id) = &id {
-        response.headers_mut().insert(HeaderName::from_static(RequestId::HEADER), id.header());
-    }
-    Ok(response)
 }

@@ -4,6 +4,7 @@
 
 mod connection;
 mod descriptors;
+mod mounts;
 mod refuser;
 mod tls;
 mod traffic;
@@ -18,18 +19,18 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::dialects::{Refusal, Routes};
+use crate::dialects::Refusal;
 use connection::RequestIds;
 use refuser::Refuser;
 use wire::{Answer, Socket, Stage, Wire};
 
 pub use descriptors::raise as raise_descriptors;
+pub use mounts::Mounts;
 pub use tls::Tls;
 pub use traffic::Traffic;
 
@@ -87,9 +88,9 @@ const REFUSALS: usize = 64;
 const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// What all connections share.
-struct Edge<S> {
+struct Edge {
     http: http1::Builder,
-    routes: S,
+    mounts: Mounts,
     ids: Arc<RequestIds>,
     refuser: Arc<Refuser>,
     tls: Option<Tls>,
@@ -98,7 +99,7 @@ struct Edge<S> {
 }
 
 /// Serves until `shutdown` ends; then takes no new connection, lets requests in flight end, and cuts what remains.
-pub async fn serve(listener: Listener, routes: Routes, refusal: Refusal, shutdown: impl Future) -> Stopped {
+pub async fn serve(listener: Listener, mounts: impl Into<Mounts>, refusal: Refusal, shutdown: impl Future) -> Stopped {
     let Listener { socket, tls, limits, traffic } = listener;
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -107,8 +108,8 @@ pub async fn serve(listener: Listener, routes: Routes, refusal: Refusal, shutdow
     let ids = Arc::new(RequestIds::new());
     let refuser =
         Refuser { refusal, ids: Arc::clone(&ids), header_bytes: limits.header_bytes, connections: limits.connections };
-    let routes = TowerToHyperService::new(warp::service(routes));
-    let edge = Arc::new(Edge { http, routes, ids, refuser: Arc::new(refuser), tls, limits, traffic });
+    let mounts = mounts.into();
+    let edge = Arc::new(Edge { http, mounts, ids, refuser: Arc::new(refuser), tls, limits, traffic });
     let slots = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     let (stop, _) = watch::channel(());
     let (mut connections, mut refusals) = (JoinSet::new(), JoinSet::new());
@@ -167,14 +168,7 @@ async fn accept(socket: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     }
 }
 
-impl<S> Edge<S>
-where
-    S: hyper::service::Service<
-            hyper::Request<hyper::body::Incoming>,
-            Response = warp::reply::Response,
-            Error = std::convert::Infallible,
-        > + Clone,
-{
+impl Edge {
     /// One connection, from its handshake to its end.
     async fn converse(
         self: Arc<Self>,
@@ -194,8 +188,9 @@ where
         let wire = Wire::new(socket, peer, Arc::clone(&stage), refuser, self.limits.write_timeout);
         let service = service_fn(|request| {
             stage.request();
-            let answer =
-                connection::answer(self.routes.clone(), Arc::clone(&self.ids), self.traffic.request(), peer, request);
+            let arrived =
+                connection::Arrived { ids: &self.ids, pending: self.traffic.request(), peer, tls: self.tls.is_some() };
+            let answer = connection::answer(&self.mounts, arrived, request);
             let stage = Arc::clone(&stage);
             async move { answer.await.map(|response| response.map(|body| Answer { body, stage })) }
         });

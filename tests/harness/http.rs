@@ -6,9 +6,9 @@ use std::thread::JoinHandle;
 
 use super::wait::PATIENCE;
 use pengx::dialects::pengx::{Settings, refusal, routes};
-use pengx::dialects::{Refusal, Routes};
+use pengx::dialects::{Mounted, Refusal, plain_refusal};
 use pengx::operations::{Core, Gate};
-use pengx::server::{Limits, Listener, Tls, Traffic};
+use pengx::server::{Limits, Listener, Mounts, Tls, Traffic};
 
 /// Serves until it is dropped.
 pub struct Served {
@@ -38,7 +38,20 @@ impl Served {
         Self::over(routes(gate, settings), refusal, limits, tls, Traffic::default())
     }
 
-    pub fn over(routes: Routes, refusal: Refusal, limits: Limits, tls: Option<Tls>, traffic: Traffic) -> Self {
+    /// A dialect below a prefix, without a document for what cannot be read.
+    pub fn dialect(prefix: &str, dialect: Mounted) -> Self {
+        let mounts = Mounts::new([(prefix.to_owned(), dialect)]);
+        Self::over(mounts, plain_refusal(), Limits::default(), None, Traffic::default())
+    }
+
+    pub fn over(
+        mounts: impl Into<Mounts>,
+        refusal: Refusal,
+        limits: Limits,
+        tls: Option<Tls>,
+        traffic: Traffic,
+    ) -> Self {
+        let mounts = mounts.into();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (told, address) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -48,7 +61,7 @@ impl Served {
                 told.send(socket.local_addr().unwrap()).unwrap();
                 let stop = async { drop(stopped.await) };
                 let listener = Listener { socket, tls, limits, traffic };
-                pengx::server::serve(listener, routes, refusal, stop).await;
+                pengx::server::serve(listener, mounts, refusal, stop).await;
             });
         });
         Self { address: address.recv().unwrap(), stop: Some(stop), thread: Some(thread) }

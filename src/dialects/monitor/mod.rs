@@ -13,7 +13,7 @@ use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use super::{Arrival, Route, Routes, credentials, host};
+use super::{Arrival, Mounted, Route, credentials, host};
 use crate::error::{Error, ErrorKind};
 use crate::operations::{Core, Gate, health};
 
@@ -44,27 +44,27 @@ impl Page {
     }
 }
 
-/// Both pages in front of `rest`, which gets all other paths.
-pub fn mount(core: Core, gate: Gate, registry: Registry, rest: Routes) -> Routes {
+/// Both pages.
+pub fn mount(core: Core, gate: Gate, registry: Arc<Registry>) -> Mounted {
     let door = Arc::new(Door { core, gate, registry });
-    let page = warp::path::full()
-        .and_then(|path: FullPath| std::future::ready(Page::at(path.as_str()).ok_or_else(warp::reject::not_found)));
+    let page = warp::path::full().map(|path: FullPath| Page::at(path.as_str()));
     let asked = page.and(warp::method()).and(warp::header::headers_cloned()).and(warp::ext::optional::<Arrival>());
-    let answered = asked.then(move |page: Page, method: Method, headers, arrival: Option<Arrival>| {
+    let answered = asked.then(move |page: Option<Page>, method: Method, headers, arrival: Option<Arrival>| {
         let door = Arc::clone(&door);
         async move {
+            let Some(page) = page else { return StatusCode::NOT_FOUND.into_response() };
             let mut response = door.answer(page, &method, headers, arrival.map(|a| a.peer.ip())).await;
             response.extensions_mut().insert(page.route());
             response
         }
     });
-    answered.or(rest).unify().boxed()
+    Mounted { routes: answered.boxed(), knows: Arc::new(|path, upgrade| !upgrade && Page::at(path).is_some()) }
 }
 
 struct Door {
     core: Core,
     gate: Gate,
-    registry: Registry,
+    registry: Arc<Registry>,
 }
 
 impl Door {

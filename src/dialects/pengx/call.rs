@@ -8,12 +8,12 @@ use warp::http::header::CONTENT_TYPE;
 use warp::http::{HeaderMap, Method};
 
 use super::front::Front;
-use super::payload::Payload;
 use super::resources::{Id, IdKind, Params, Resource};
 use super::settings::{Settings, Shape};
 use super::style::Style;
-use super::{Failure, Reply, de, form, negotiate};
-use crate::dialects::Arrival;
+use super::{Failure, Reply, de, negotiate};
+use crate::dialects::payload::Payload;
+use crate::dialects::{Arrival, form};
 use crate::error::Error;
 use crate::model::{BackupId, DiskId, FileName, NicId, PmId, SnapshotId, StorlinkId, TaskId, TemplateId, VmId};
 use crate::operations::{Core, Done, Operation};

@@ -8,6 +8,7 @@ use warp::http::{HeaderValue, Method, StatusCode};
 use warp::reply::Response;
 
 use super::{Settings, reply};
+use crate::dialects::payload::Unread;
 use crate::dialects::{Arrival, RequestId};
 use crate::error::{Error, ErrorKind};
 
@@ -48,6 +49,16 @@ pub enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Core(error)
+    }
+}
+
+impl From<Unread> for Failure {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::TooLarge { limit } => Self::TooLarge { limit },
+            Unread::Slow { after } => Self::SlowBody { after },
+            Unread::BrokeOff => Self::BadBody { why: "it broke off".to_owned() },
+        }
     }
 }
 

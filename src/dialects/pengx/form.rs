@@ -1,32 +1,10 @@
-//! Queries and forms: the same fields as in XML. A repeated field makes a list, `disk.storlink` a mapping within one.
+//! Forms: the same fields as in XML. A repeated field makes a list, `disk.storlink` a mapping within one.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-
-use percent_encoding::percent_decode_str;
 
 use super::negotiate::parameter;
 use super::xml::{MAX_DEPTH, MAX_ELEMENTS, Node};
-
-/// The last value of a key of a query.
-pub(super) fn last<'a>(query: &'a str, key: &str) -> Option<Cow<'a, str>> {
-    pairs(query).filter(|(k, _)| k == key).last().map(|(_, value)| value)
-}
-
-fn pairs(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decoded(key), decoded(value))
-    })
-}
-
-fn decoded(text: &str) -> Cow<'_, str> {
-    if text.contains('+') {
-        let spaced = text.replace('+', " ");
-        return Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned());
-    }
-    percent_decode_str(text).decode_utf8_lossy()
-}
+use crate::dialects::form::pairs;
 
 pub(super) fn urlencoded(bytes: &[u8]) -> Result<Node, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "the form is not UTF-8".to_owned())?;
@@ -113,13 +91,6 @@ mod tests {
             ("network", Node::List(vec![Node::text("0"), Node::text("1")])),
             ("disk", Node::map([("storlink", Node::text("2"))])),
         ])
-    }
-
-    #[test]
-    fn queries() {
-        assert_eq!(last("format=json&x&format=x%6Dl", "format").unwrap(), "xml");
-        assert_eq!(last("a&b=1", "a").unwrap(), "");
-        assert_eq!(last("a=1", "b"), None);
     }
 
     #[test]

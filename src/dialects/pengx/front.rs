@@ -19,10 +19,10 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use super::kept::Kept;
-use super::payload::Payload;
 use super::resources::{Hit, Pattern, RESOURCES, Resource};
-use super::{Call, Failure, Reply, Settings, form, guard, negotiate};
-use crate::dialects::{Arrival, Route, Routes, User, credentials};
+use super::{Call, Failure, Reply, Settings, guard, negotiate};
+use crate::dialects::payload::Payload;
+use crate::dialects::{Arrival, Mount, Mounted, Route, Routes, User, credentials, form};
 use crate::error::Error;
 use crate::operations::vm::Edition;
 use crate::operations::{Core, Gate};
@@ -49,7 +49,18 @@ struct Parts {
     headers: HeaderMap,
     query: Option<String>,
     arrival: Option<Arrival>,
+    mount: Option<Mount>,
     payload: Payload,
+}
+
+/// The whole native API, for a listener.
+pub fn mount(gate: Gate, settings: Settings) -> Mounted {
+    let (prefixes, patterns) = (settings.prefixes.clone(), RESOURCES.iter().map(|r| Pattern::new(r.pattern)));
+    let patterns: Vec<_> = patterns.collect();
+    let knows = move |path: &str, upgrade: bool| {
+        !upgrade && decoded(path).is_some_and(|path| patterns.iter().any(|p| p.find(&prefixes, &path).is_some()))
+    };
+    Mounted { routes: routes(gate, settings), knows: Arc::new(knows) }
 }
 
 /// The whole native API.
@@ -89,10 +100,11 @@ fn parts() -> impl Filter<Extract = (Parts,), Error = Rejection> + Copy + Send +
         .and(warp::header::headers_cloned())
         .and(query)
         .and(warp::ext::optional::<Arrival>())
+        .and(warp::ext::optional::<Mount>())
         .and(warp::body::stream())
-        .map(|method, headers: HeaderMap, query, arrival, stream| {
+        .map(|method, headers: HeaderMap, query, arrival, mount, stream| {
             let payload = Payload::new(&headers, stream);
-            Parts { method, headers, query, arrival, payload }
+            Parts { method, headers, query, arrival, mount, payload }
         })
 }
 
@@ -129,10 +141,10 @@ impl Entry {
     /// `user`: who asked, as soon as that is known.
     async fn answer(&self, hit: Hit, path: &str, parts: Parts, user: &mut Option<User>) -> Result<Reply, Failure> {
         let front = &self.front;
-        let Parts { method, mut headers, query, arrival, payload } = parts;
+        let Parts { method, mut headers, query, arrival, mount, payload } = parts;
         guard::origin(&front.settings, &method, &headers)?;
         if !hit.canonical && (method == Method::GET || method == Method::HEAD) {
-            return slashed(path, query.as_deref());
+            return slashed(mount.as_ref().map_or("", Mount::prefix), path, query.as_deref());
         }
         let format = query.as_deref().and_then(|query| form::last(query, "format"));
         if !matches!(format.as_deref(), None | Some("" | "xml")) {
@@ -194,12 +206,12 @@ fn decoded(raw: &str) -> Option<Cow<'_, str>> {
 }
 
 /// 301 to the same path with a slash at its end; the query is kept as it is.
-fn slashed(path: &str, query: Option<&str>) -> Result<Reply, Failure> {
+fn slashed(mount: &str, path: &str, query: Option<&str>) -> Result<Reply, Failure> {
     // One slash in front: `//vms/` would name another host.
     let path = path.trim_start_matches('/');
     let location = match query {
-        Some(query) => format!("/{path}/?{query}"),
-        None => format!("/{path}/"),
+        Some(query) => format!("{mount}/{path}/?{query}"),
+        None => format!("{mount}/{path}/"),
     };
     match HeaderValue::try_from(location) {
         Ok(location) => Ok(Reply::Moved { location }),
@@ -223,7 +235,7 @@ mod tests {
             [("/vms", None, "/vms/"), ("//vms", Some("a=%20&b"), "/vms/?a=%20&b"), ("/vm%73", Some(""), "/vm%73/?")]
         {
             let location = HeaderValue::from_static(location);
-            assert_eq!(slashed(path, query).unwrap(), Reply::Moved { location });
+            assert_eq!(slashed("", path, query).unwrap(), Reply::Moved { location });
         }
     }
 }

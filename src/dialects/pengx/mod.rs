@@ -16,7 +16,6 @@ mod guard;
 pub mod interfaces;
 mod kept;
 mod negotiate;
-mod payload;
 pub mod perf;
 pub mod pms;
 pub mod power;
@@ -36,7 +35,7 @@ pub mod xml;
 
 pub use call::Call;
 pub use failure::Failure;
-pub use front::{routes, routes_over};
+pub use front::{mount, routes, routes_over};
 pub use reply::{Reply, refusal};
 pub use resources::listing;
 pub use settings::{Prefix, Settings, Shape};

@@ -12,8 +12,6 @@ use warp::Buf;
 use warp::http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use warp::http::{HeaderMap, HeaderValue};
 
-use super::Failure;
-
 type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
 
 /// How much of a body that nobody wanted is read away, and for how long, so that the connection can be kept and the
@@ -29,6 +27,19 @@ pub(super) struct Payload {
     declared: Option<usize>,
     /// The client waits for `100 Continue`, which is sent at the first look at the body.
     awaits_continue: bool,
+}
+
+/// Why a body was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// In bytes.
+    TooLarge {
+        limit: usize,
+    },
+    Slow {
+        after: Duration,
+    },
+    BrokeOff,
 }
 
 enum State {
@@ -54,9 +65,9 @@ impl Payload {
     }
 
     /// The whole body; empty when there is none or it was read before. `limit` in bytes.
-    pub(super) async fn read(&self, limit: usize, deadline: Duration) -> Result<Bytes, Failure> {
+    pub(super) async fn read(&self, limit: usize, deadline: Duration) -> Result<Bytes, Unread> {
         if self.declared.is_some_and(|n| n > limit) {
-            return Err(Failure::TooLarge { limit });
+            return Err(Unread::TooLarge { limit });
         }
         let State::Unread(mut chunks) = self.replace(State::Read) else { return Ok(Bytes::new()) };
         let mut body = BytesMut::with_capacity(self.declared.unwrap_or(0));
@@ -65,17 +76,17 @@ impl Payload {
             match timeout_at(end, chunks.next()).await {
                 Ok(Some(Ok(chunk))) if body.len() + chunk.len() > limit => {
                     self.replace(State::Unread(chunks));
-                    return Err(Failure::TooLarge { limit });
+                    return Err(Unread::TooLarge { limit });
                 }
                 Ok(Some(Ok(chunk))) => body.extend_from_slice(&chunk),
                 Ok(None) => return Ok(body.freeze()),
                 Ok(Some(Err(_))) => {
                     self.replace(State::Broken);
-                    return Err(Failure::BadBody { why: "it broke off".to_owned() });
+                    return Err(Unread::BrokeOff);
                 }
                 Err(_) => {
                     self.replace(State::Broken);
-                    return Err(Failure::SlowBody { after: deadline });
+                    return Err(Unread::Slow { after: deadline });
                 }
             }
         }
