@@ -1,6 +1,7 @@
 //! Settings, typed: command line over environment over file over default. Every bad one is reported at once.
 
 mod listener;
+mod public_url;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,6 +13,7 @@ use crate::error::{Error, Problems, Result};
 use crate::model::{NicLink, Os, PmId, ProofSign};
 
 pub use listener::{Dialect, LibvirtJson, Listener, Open, Placed, ProxmoxApi, VirtDancer};
+pub use public_url::PublicUrl;
 
 /// Where the file is when nobody says.
 const DEFAULT_FILE: &str = "/etc/pengx/pengx.toml";
@@ -115,6 +117,8 @@ pub struct Api {
     pub datetime_format: String,
     pub time_zone: chrono_tz::Tz,
     pub allowed_origins: Vec<String>,
+    /// `None`: as each client says that it has reached us.
+    pub public_url: Option<PublicUrl>,
 }
 
 #[derive(Debug, Clone)]
@@ -266,6 +270,7 @@ impl Api {
             datetime_format: section.text("datetime_format", bad).unwrap_or_else(|| "Y-m-d H:i:s".to_owned()),
             time_zone: section.parsed("time_zone", bad).unwrap_or(chrono_tz::UTC),
             allowed_origins: section.list("allowed_origins", bad).unwrap_or_default(),
+            public_url: section.parsed("public_url", bad),
         };
         for prefix in &read.prefixes {
             if !prefix.is_empty() && (!prefix.starts_with('/') || prefix.ends_with('/')) {

@@ -412,6 +412,7 @@ fn dialect(config: &Config) -> pengx::Settings {
         body_limit: config.limits.body_bytes,
         body_deadline: config.limits.body_timeout,
         allowed_origins: api.allowed_origins.clone(),
+        public_url: api.public_url.clone(),
         ..pengx::Settings::default()
     }
 }

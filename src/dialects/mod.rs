@@ -3,6 +3,7 @@
 //! Dialects never import one another, and never touch the store, a hypervisor or a storage.
 
 pub mod ask;
+pub mod console;
 mod credentials;
 mod form;
 mod host;
@@ -18,6 +19,7 @@ pub mod virtdancer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use warp::http::HeaderValue;
 
 /// What a dialect serves: it answers every request and never rejects.
@@ -105,6 +107,32 @@ pub struct Arrival {
     pub id: RequestId,
     pub peer: SocketAddr,
     pub tls: bool,
+    pub stopping: Stopping,
+}
+
+/// Tells whoever keeps a connection for long that the server stops; which waits, for as long as the drain allows, until
+/// nobody holds one of these any more.
+#[derive(Debug, Clone)]
+pub struct Stopping(Option<watch::Receiver<()>>);
+
+impl Stopping {
+    /// From now on.
+    pub fn new(stop: watch::Receiver<()>) -> Self {
+        Self(Some(stop))
+    }
+
+    /// Where no server of ours is there to stop.
+    pub fn never() -> Self {
+        Self(None)
+    }
+
+    pub async fn asked(&mut self) {
+        match &mut self.0 {
+            // Whether it says so or has gone.
+            Some(stop) => drop(stop.changed().await),
+            None => std::future::pending().await,
+        }
+    }
 }
 
 #[cfg(test)]

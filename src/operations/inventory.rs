@@ -44,6 +44,8 @@ struct Shared {
     /// Waiters for a state.
     seen: Mutex<()>,
     changed: Condvar,
+    /// The same for those who wait without a thread.
+    changes: tokio::sync::watch::Sender<()>,
 }
 
 /// What was answered last.
@@ -124,6 +126,7 @@ impl Inventory {
             wake: Condvar::new(),
             seen: Mutex::default(),
             changed: Condvar::new(),
+            changes: tokio::sync::watch::Sender::default(),
         });
         let listener = Arc::downgrade(&shared);
         hypervisor.watch(Arc::new(move || {
@@ -153,6 +156,11 @@ impl Inventory {
     /// Grows whenever what [`Inventory::of`] answers may have changed.
     pub fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::SeqCst)
+    }
+
+    /// Tells whenever what [`Inventory::of`] answers may have changed.
+    pub(super) fn changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.0.changes.subscribe()
     }
 
     /// Waits until the generation is not `known` any more, or `deadline`; the generation then.
@@ -251,6 +259,7 @@ impl Shared {
     fn tell(&self, changed: bool) {
         if changed {
             self.generation.fetch_add(1, Ordering::SeqCst);
+            self.changes.send_replace(());
         }
         // A waiter between its look and its wait holds this.
         drop(lock(&self.seen));

@@ -7,6 +7,7 @@ pub mod bridge;
 mod chain;
 pub mod check;
 mod compensate;
+pub mod console;
 mod copies;
 pub mod deletion;
 pub mod disk;
@@ -173,6 +174,7 @@ pub struct Inner {
     listings: vm::Listings,
     usages: storlink::Usages,
     health: health::Seen,
+    tickets: account::Tickets,
     engine: std::sync::OnceLock<Engine>,
     /// Blocking reads under way at once; more would only wait for each other.
     reads: Arc<Semaphore>,
@@ -244,6 +246,7 @@ impl Core {
             listings: vm::Listings::default(),
             usages: storlink::Usages::default(),
             health: health::Seen::default(),
+            tickets: account::Tickets::default(),
             engine: std::sync::OnceLock::new(),
             reads: Arc::new(Semaphore::new(READS)),
             storage_reads: StorageReads::default(),

@@ -5,13 +5,14 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hyper::Version;
 use hyper::body::Incoming;
-use hyper::header::HOST;
+use hyper::header::{HOST, UPGRADE};
 use hyper::service::Service;
 use warp::http::{HeaderName, HeaderValue, Request};
 use warp::reply::Response;
 
-use crate::dialects::{Arrival, RequestId, User};
+use crate::dialects::{Arrival, RequestId, Stopping, User};
 use crate::model::{Ids, RandomIds};
 
 use super::mounts::Mounts;
@@ -41,6 +42,7 @@ pub(super) struct Arrived<'a> {
     pub(super) pending: Pending,
     pub(super) peer: SocketAddr,
     pub(super) tls: bool,
+    pub(super) stopping: Stopping,
 }
 
 pub(super) fn answer(
@@ -48,15 +50,19 @@ pub(super) fn answer(
     arrived: Arrived<'_>,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response, Infallible>> + Send + 'static {
-    let Arrived { ids, pending, peer, tls } = arrived;
+    let Arrived { ids, pending, peer, tls, stopping } = arrived;
     let brought = request.headers().get(RequestId::HEADER).cloned().and_then(RequestId::new);
     let id = brought.or_else(|| ids.make());
     if let Some(id) = &id {
-        request.extensions_mut().insert(Arrival { id: id.clone(), peer, tls });
+        request.extensions_mut().insert(Arrival { id: id.clone(), peer, tls, stopping });
     }
     // A request line with an authority overrides Host (RFC 9112, 3.2.2); so there is one place to look.
     if let Some(host) = request.uri().authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok()) {
         request.headers_mut().insert(HOST, host);
+    }
+    // What HTTP/1.0 asks for cannot be had, and would be promised.
+    if request.version() < Version::HTTP_11 {
+        request.headers_mut().remove(UPGRADE);
     }
     let method = request.method().clone();
     let line = request.uri().clone();

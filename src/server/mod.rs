@@ -16,6 +16,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::dialects::Refusal;
+use crate::dialects::{Refusal, Stopping};
 use connection::RequestIds;
 use refuser::Refuser;
 use wire::{Answer, Socket, Stage, Wire};
@@ -174,10 +175,10 @@ impl Edge {
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
-        _slot: OwnedSemaphorePermit,
+        slot: OwnedSemaphorePermit,
         mut stopping: watch::Receiver<()>,
     ) {
-        let _open = self.traffic.connection();
+        let place = (slot, self.traffic.connection());
         let opened = tokio::select! {
             opened = self.open(stream, peer) => opened,
             _ = stopping.changed() => None,
@@ -185,16 +186,30 @@ impl Edge {
         let Some(socket) = opened else { return };
         let stage = Arc::new(Stage::default());
         let refuser = Arc::clone(&self.refuser);
-        let wire = Wire::new(socket, peer, Arc::clone(&stage), refuser, self.limits.write_timeout);
+        let wire = Wire::new(socket, peer, Arc::clone(&stage), refuser, self.limits.write_timeout).in_place(place);
+        let later = Stopping::new(stopping.clone());
         let service = service_fn(|request| {
             stage.request();
-            let arrived =
-                connection::Arrived { ids: &self.ids, pending: self.traffic.request(), peer, tls: self.tls.is_some() };
+            let arrived = connection::Arrived {
+                ids: &self.ids,
+                pending: self.traffic.request(),
+                peer,
+                tls: self.tls.is_some(),
+                stopping: later.clone(),
+            };
             let answer = connection::answer(&self.mounts, arrived, request);
             let stage = Arc::clone(&stage);
-            async move { answer.await.map(|response| response.map(|body| Answer { body, stage })) }
+            async move {
+                answer.await.map(|response| {
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        stage.hand_over();
+                    }
+                    response.map(|body| Answer { body, stage })
+                })
+            }
         });
-        let mut connection = pin!(self.http.serve_connection(TokioIo::new(wire), service));
+        // Whoever takes an upgraded connection over ends it by itself when we stop.
+        let mut connection = pin!(self.http.serve_connection(TokioIo::new(wire), service).with_upgrades());
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             _ = stopping.changed() => {

@@ -14,10 +14,12 @@ use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::refuser::Refuser;
+use super::traffic::Held;
 
 /// Who reads less of an answer than this within the write time-out does not read it.
 const STRIDE: usize = 16 << 10;
@@ -52,16 +54,30 @@ impl Stage {
     const ANSWERING: u8 = 1;
     /// hyper has all of the answer, and the socket perhaps not.
     const ENDED: u8 = 2;
+    /// The connection speaks another protocol from here on, and hyper is out of it.
+    const HANDED_OVER: u8 = 3;
 
     /// A request goes to the routes; its answer ends with [`Answer`].
     pub(super) fn request(&self) {
         self.0.store(Self::ANSWERING, Ordering::Relaxed);
     }
 
+    /// The answer, which is to come, is the last one.
+    pub(super) fn hand_over(&self) {
+        self.0.store(Self::HANDED_OVER, Ordering::Relaxed);
+    }
+
+    fn answered(&self) {
+        self.step(Self::ANSWERING, Self::ENDED);
+    }
+
     fn flushed(&self) {
-        if self.0.load(Ordering::Relaxed) == Self::ENDED {
-            self.0.store(Self::IDLE, Ordering::Relaxed);
-        }
+        self.step(Self::ENDED, Self::IDLE);
+    }
+
+    fn step(&self, from: u8, to: u8) {
+        // In another stage it does not matter.
+        self.0.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).ok();
     }
 
     fn is_idle(&self) -> bool {
@@ -77,7 +93,7 @@ pub(super) struct Answer<B> {
 
 impl<B> Drop for Answer<B> {
     fn drop(&mut self) {
-        self.stage.0.store(Stage::ENDED, Ordering::Relaxed);
+        self.stage.answered();
     }
 }
 
@@ -115,7 +131,12 @@ pub(super) struct Wire {
     own: Option<Bytes>,
     /// Runs once no more is sent to a client that was refused.
     lingering: Option<Pin<Box<Sleep>>>,
+    /// What it takes among all connections; whoever it is handed over to holds that, too.
+    _place: Option<Place>,
 }
+
+/// The slot of a connection, and its one in the count.
+pub(super) type Place = (OwnedSemaphorePermit, Held);
 
 impl Wire {
     pub(super) fn new(
@@ -126,7 +147,13 @@ impl Wire {
         write_timeout: Duration,
     ) -> Self {
         let (writing, own, lingering) = (None, None, None);
-        Self { socket, peer, stage, refuser, write_timeout, writing, taken: 0, own, lingering }
+        Self { socket, peer, stage, refuser, write_timeout, writing, taken: 0, own, lingering, _place: None }
+    }
+
+    /// Holds it until the connection has ended.
+    pub(super) fn in_place(mut self, place: Place) -> Self {
+        self._place = Some(place);
+        self
     }
 
     /// Sends this and closes.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use warp::http::header::CONTENT_TYPE;
 use warp::http::{HeaderMap, Method};
+use warp::ws::Ws;
 
 use super::front::Front;
 use super::resources::{Id, IdKind, Params, Resource};
@@ -30,7 +31,11 @@ pub struct Call {
     pub(super) params: Params,
     pub(super) name: Option<FileName>,
     pub(super) method: Method,
+    /// As it was sent, below a listener's root.
+    pub(super) path: String,
     pub(super) query: Option<String>,
+    /// Of a request that asks for a WebSocket.
+    pub(super) ws: Option<Ws>,
     pub(super) payload: Payload,
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use warp::http::header::WWW_AUTHENTICATE;
+use warp::http::header::{SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
 use warp::http::{HeaderValue, Method, StatusCode};
 use warp::reply::Response;
 
@@ -22,6 +22,8 @@ pub enum Failure {
         allow: HeaderValue,
     },
     NotAcceptable,
+    /// What is here is a WebSocket.
+    UpgradeRequired,
     /// In bytes.
     TooLarge {
         limit: usize,
@@ -72,6 +74,7 @@ impl fmt::Display for Failure {
                 write!(f, "{method} is not allowed here; use one of {}", allow.to_str().unwrap_or_default())
             }
             Self::NotAcceptable => f.write_str("the answer is XML, which the Accept header excludes"),
+            Self::UpgradeRequired => f.write_str("there is a WebSocket (RFC 6455) here; ask for an upgrade to it"),
             Self::TooLarge { limit } => write!(f, "the body is larger than {limit} bytes"),
             Self::SlowBody { after } => write!(f, "the body did not arrive within {} s", after.as_secs_f32()),
             Self::UnsupportedMediaType { got } if got.is_empty() => {
@@ -92,6 +95,7 @@ impl Failure {
             Self::UnknownUri => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+            Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -110,6 +114,11 @@ impl Failure {
             for challenge in ["Basic realm=\"pengx\"", "Bearer realm=\"pengx\""] {
                 response.headers_mut().append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }
+        }
+        if status == StatusCode::UPGRADE_REQUIRED {
+            let headers = response.headers_mut();
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         response
     }

@@ -16,14 +16,16 @@ use warp::http::header::ALLOW;
 use warp::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use warp::path::FullPath;
 use warp::reply::Response;
+use warp::ws::Ws;
 use warp::{Filter, Rejection};
 
 use super::kept::Kept;
 use super::resources::{Hit, Pattern, RESOURCES, Resource};
-use super::{Call, Failure, Reply, Settings, guard, negotiate};
+use super::{Call, Failure, Reply, Settings, console, guard, negotiate};
 use crate::dialects::payload::Payload;
 use crate::dialects::{Arrival, Mount, Mounted, Route, Routes, User, credentials, form};
 use crate::error::Error;
+use crate::model::Secret;
 use crate::operations::vm::Edition;
 use crate::operations::{Core, Gate};
 
@@ -50,15 +52,18 @@ struct Parts {
     query: Option<String>,
     arrival: Option<Arrival>,
     mount: Option<Mount>,
+    ws: Option<Ws>,
     payload: Payload,
 }
 
 /// The whole native API, for a listener.
 pub fn mount(gate: Gate, settings: Settings) -> Mounted {
-    let (prefixes, patterns) = (settings.prefixes.clone(), RESOURCES.iter().map(|r| Pattern::new(r.pattern)));
+    let (prefixes, patterns) = (settings.prefixes.clone(), RESOURCES.iter().map(|r| (r, Pattern::new(r.pattern))));
     let patterns: Vec<_> = patterns.collect();
     let knows = move |path: &str, upgrade: bool| {
-        !upgrade && decoded(path).is_some_and(|path| patterns.iter().any(|p| p.find(&prefixes, &path).is_some()))
+        let serves = |resource: &Resource| !upgrade || resource.is_console();
+        let fits = |path: &str| patterns.iter().any(|(r, p)| serves(r) && p.find(&prefixes, path).is_some());
+        decoded(path).is_some_and(|path| fits(&path))
     };
     Mounted { routes: routes(gate, settings), knows: Arc::new(knows) }
 }
@@ -96,15 +101,17 @@ fn at(entry: Arc<Entry>) -> impl Filter<Extract = (Response,), Error = Rejection
 
 fn parts() -> impl Filter<Extract = (Parts,), Error = Rejection> + Copy + Send + Sync + 'static {
     let query = warp::query::raw().map(Some).or(warp::any().map(|| None)).unify();
+    let ws = warp::ws().map(Some).or(warp::any().map(|| None)).unify();
     warp::method()
         .and(warp::header::headers_cloned())
         .and(query)
         .and(warp::ext::optional::<Arrival>())
         .and(warp::ext::optional::<Mount>())
+        .and(ws)
         .and(warp::body::stream())
-        .map(|method, headers: HeaderMap, query, arrival, mount, stream| {
+        .map(|method, headers: HeaderMap, query, arrival, mount, ws, stream| {
             let payload = Payload::new(&headers, stream);
-            Parts { method, headers, query, arrival, mount, payload }
+            Parts { method, headers, query, arrival, mount, ws, payload }
         })
 }
 
@@ -125,7 +132,7 @@ async fn dispatch(entry: Arc<Entry>, hit: Hit, path: FullPath, parts: Parts) -> 
     if let Some(user) = user {
         response.extensions_mut().insert(user);
     }
-    if response.status() != StatusCode::MOVED_PERMANENTLY {
+    if ![StatusCode::MOVED_PERMANENTLY, StatusCode::SWITCHING_PROTOCOLS].contains(&response.status()) {
         response.headers_mut().insert(ALLOW, entry.allow.clone());
     }
     response.extensions_mut().insert(Route(entry.resource.pattern));
@@ -141,8 +148,11 @@ impl Entry {
     /// `user`: who asked, as soon as that is known.
     async fn answer(&self, hit: Hit, path: &str, parts: Parts, user: &mut Option<User>) -> Result<Reply, Failure> {
         let front = &self.front;
-        let Parts { method, mut headers, query, arrival, mount, payload } = parts;
+        let Parts { method, mut headers, query, arrival, mount, ws, payload } = parts;
         guard::origin(&front.settings, &method, &headers)?;
+        if ws.is_some() {
+            guard::page(&front.settings, &headers)?;
+        }
         if !hit.canonical && (method == Method::GET || method == Method::HEAD) {
             return slashed(mount.as_ref().map_or("", Mount::prefix), path, query.as_deref());
         }
@@ -153,7 +163,12 @@ impl Entry {
         if !negotiate::accepts_xml(&headers) {
             return Err(Failure::NotAcceptable);
         }
-        let core = self.enter(&method, &mut headers, arrival.as_ref(), user).await?;
+        let ticket = query.as_deref().and_then(|query| form::last(query, console::TICKET));
+        let core = match ticket.filter(|_| ws.is_some() && self.resource.is_console()) {
+            // It speaks for itself, wherever it comes from.
+            Some(ticket) => self.redeem(&hit, ticket.into_owned(), user).await?,
+            None => self.enter(&method, &mut headers, arrival.as_ref(), user).await?,
+        };
         if method == Method::OPTIONS {
             return Reply::ok(&OptionsView { uri: self.resource.pattern });
         }
@@ -170,7 +185,9 @@ impl Entry {
             params: hit.params,
             name: decoded(path).and_then(|path| self.pattern.name(&path)),
             method,
+            path: format!("{}{path}", mount.as_ref().map_or("", Mount::prefix)),
             query,
+            ws,
             payload,
         };
         // A defect in a handler costs its own request, not the answers of a whole connection.
@@ -196,6 +213,14 @@ impl Entry {
             guard::place(headers)?;
         }
         core.caller().require(self.resource.right(method), format_args!("{method} here"))?;
+        Ok(core)
+    }
+
+    /// The same, for whoever has a ticket.
+    async fn redeem(&self, hit: &Hit, ticket: String, user: &mut Option<User>) -> Result<Core, Failure> {
+        let vm = hit.vm().ok_or_else(|| Error::internal("a ticket where no vm is"))?;
+        let core = self.front.gate.redeem(Secret::new(ticket), vm).await?;
+        *user = Some(User(core.caller().to_string()));
         Ok(core)
     }
 }
@@ -235,7 +260,7 @@ mod tests {
             [("/vms", None, "/vms/"), ("//vms", Some("a=%20&b"), "/vms/?a=%20&b"), ("/vm%73", Some(""), "/vm%73/?")]
         {
             let location = HeaderValue::from_static(location);
-            assert_eq!(slashed("", path, query).unwrap(), Reply::Moved { location });
+            assert!(matches!(slashed("", path, query), Ok(Reply::Moved { location: to }) if to == location), "{path}");
         }
     }
 }

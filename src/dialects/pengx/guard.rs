@@ -1,11 +1,12 @@
 //! Keeps web pages of other sites from using a server that listens on the loopback, where a browser would lend them its
-//! place: by `Origin` and `Sec-Fetch-Site`, and against rebound names by `Host`.
+//! place: by `Origin` and `Sec-Fetch-Site`, and against rebound names by `Host`. And from opening a WebSocket to any server,
+//! which browsers let every page do.
 
 use warp::http::header::ORIGIN;
 use warp::http::{HeaderMap, Method};
 
 use super::{Failure, Settings};
-use crate::dialects::host;
+use crate::dialects::{console, host};
 
 /// For a caller that nothing but its place speaks for.
 pub(super) fn place(headers: &HeaderMap) -> Result<(), Failure> {
@@ -13,6 +14,14 @@ pub(super) fn place(headers: &HeaderMap) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::CrossSite { why: "while there are no accounts, the Host header must be a loopback name" })
+}
+
+/// For a request that asks for a WebSocket.
+pub(super) fn page(settings: &Settings, headers: &HeaderMap) -> Result<(), Failure> {
+    if console::is_own_page(headers, &settings.allowed_origins, settings.public_url.as_ref()) {
+        return Ok(());
+    }
+    Err(Failure::CrossSite { why: "pages of this Origin may not open a WebSocket; see allowed_origins" })
 }
 
 pub(super) fn origin(settings: &Settings, method: &Method, headers: &HeaderMap) -> Result<(), Failure> {

@@ -6,6 +6,7 @@
 pub mod backups;
 pub mod call;
 mod charset;
+pub mod console;
 pub mod de;
 pub mod disks;
 pub mod failure;

@@ -13,7 +13,7 @@ use crate::dialects::{Document, Refusal};
 use crate::error::Error;
 use crate::model::TaskId;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Reply {
     Document {
         status: StatusCode,
@@ -33,6 +33,8 @@ pub enum Reply {
     Moved {
         location: HeaderValue,
     },
+    /// 101, as it is.
+    Upgraded(Response),
 }
 
 #[derive(Template)]
@@ -95,6 +97,7 @@ impl Reply {
                 response.headers_mut().insert(LOCATION, location);
                 response
             }
+            Self::Upgraded(response) => response,
         }
     }
 }

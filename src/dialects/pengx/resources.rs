@@ -11,7 +11,7 @@ use warp::http::{HeaderValue, Method};
 use super::schema::{Answer, Request, answers, requests};
 use super::{Call, Failure, Prefix, Reply, Shape};
 use super::{
-    backups, disks, interfaces, perf, pms, power, schema, snapshots, storlinks, tasks, templates, vms, volumes,
+    backups, console, disks, interfaces, perf, pms, power, schema, snapshots, storlinks, tasks, templates, vms, volumes,
 };
 use crate::model::{FileName, NicId, Right, StorlinkId, VmId};
 
@@ -132,6 +132,7 @@ pub static RESOURCES: &[Resource] = resources! {
     "/vms/:vm/edit/" { Put 26 vms::edit: VM_EDIT => NO_CONTENT }
     "/vms/:vm/copy/" { Post 19 vms::copy: VM_COPY => ROOT }
     "/vms/:vm/smigrate/" { Post 24 vms::smigrate: VM_SMIGRATE => ROOT }
+    "/vms/:vm/console/" { Get choice console::join => SWITCHED, Post choice console::create => CONSOLE }
     "/vms/:vm/migrate/" { Post 27 not_yet => ROOT }
     "/vms/:vm/start/snapshots/:snap/" { Post 34 snapshots::start => ROOT }
     "/vms/:vm/snapshots/" { Get 38 snapshots::index => SNAPSHOTS, Post 36 snapshots::take: SNAPSHOT_TAKE => SNAPSHOT }
@@ -181,6 +182,11 @@ impl Resource {
     pub(super) fn handler(&self, method: &Method) -> Option<Handler> {
         let word = if method == Method::HEAD { "GET" } else { method.as_str() };
         self.endpoints.iter().find(|e| e.method.word() == word).map(|e| e.handler)
+    }
+
+    /// Whether it serves a WebSocket, to which a ticket in the query lets in as credentials do.
+    pub(super) fn is_console(&self) -> bool {
+        self.pattern == "/vms/:vm/console/"
     }
 
     /// What a caller needs to use the method here, so that one without it is refused before anything is looked at. The core
@@ -280,6 +286,15 @@ pub(super) struct Hit {
     pub(super) shape: Shape,
     /// Ends in a slash or in `.xml`: no redirect is due.
     pub(super) canonical: bool,
+}
+
+impl Hit {
+    pub(super) fn vm(&self) -> Option<VmId> {
+        self.params.iter().flatten().find_map(|param| match param {
+            (IdKind::Vm, Id::Uuid(id)) => Some(VmId(*id)),
+            _ => None,
+        })
+    }
 }
 
 impl Pattern {

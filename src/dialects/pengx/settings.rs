@@ -5,6 +5,8 @@ use std::time::Duration;
 use warp::http::HeaderValue;
 
 use super::style::Style;
+use crate::config::PublicUrl;
+use crate::dialects::console;
 
 /// Which of the two shapes an answer has where the manual's v1 and v2 differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,10 @@ pub struct Settings {
     pub wait_limit: Duration,
     /// Origins of web pages that may change things.
     pub allowed_origins: Vec<String>,
+    /// Where clients find us, in place of what they say themselves.
+    pub public_url: Option<PublicUrl>,
+    /// With those who look at screens.
+    pub console: console::Pace,
 }
 
 impl Default for Settings {
@@ -63,6 +69,8 @@ impl Default for Settings {
             body_deadline: Duration::from_secs(30),
             wait_limit: Duration::from_secs(60),
             allowed_origins: Vec::new(),
+            public_url: None,
+            console: console::Pace::default(),
         }
     }
 }

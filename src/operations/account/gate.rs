@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Secret;
+use crate::model::{Secret, VmId};
 use crate::operations::Core;
 
 use super::Caller;
@@ -65,6 +65,26 @@ impl Gate {
             outcome?
         };
         Ok(self.0.core.in_the_name_of(caller))
+    }
+
+    /// A core in the name of the caller who was given this ticket for this VM; with its account as it is now. Nothing can be
+    /// done with the ticket again, whether it was good or not.
+    ///
+    /// # Errors
+    /// `Unauthenticated`; `Unavailable` as above.
+    pub async fn redeem(&self, ticket: Secret, vm: VmId) -> Result<Core> {
+        let core = &self.0.core;
+        let given = core.tickets.take(&ticket, vm, core.clock.now());
+        let accounts = self.0.known.accounts().await?;
+        let caller = given.and_then(|caller| match caller.account() {
+            Some(name) => accounts.user(name).map(Caller::user),
+            None => accounts.is_empty().then_some(caller),
+        });
+        let Some(caller) = caller else {
+            tracing::info!(%vm, "a ticket was refused");
+            return Err(Error::new(ErrorKind::Unauthenticated));
+        };
+        Ok(core.in_the_name_of(caller))
     }
 
     /// A core in the name of an account that the operator chose for everybody who comes this way, without credentials.

@@ -6,8 +6,10 @@ mod gate;
 mod known;
 mod password;
 mod registry;
+mod tickets;
 
 pub use caller::Caller;
 pub(super) use caller::hidden;
 pub use gate::{Credentials, Gate};
 pub use registry::{Listed, Registry};
+pub(super) use tickets::Tickets;

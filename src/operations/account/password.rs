@@ -28,9 +28,18 @@ const QUEUE: usize = 64;
 
 /// A new token, and what is kept of it.
 pub(super) fn new_token() -> Result<(Secret, TokenDigest)> {
-    let token = Secret::new(format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(random::<32>()?)));
-    let kept = digest(&token);
-    Ok((token, kept))
+    new_secret(TOKEN_PREFIX)
+}
+
+/// A new ticket, the same.
+pub(super) fn new_ticket() -> Result<(Secret, TokenDigest)> {
+    new_secret("")
+}
+
+fn new_secret(prefix: &str) -> Result<(Secret, TokenDigest)> {
+    let secret = Secret::new(format!("{prefix}{}", URL_SAFE_NO_PAD.encode(random::<32>()?)));
+    let kept = digest(&secret);
+    Ok((secret, kept))
 }
 
 pub(super) fn digest(token: &Secret) -> TokenDigest {

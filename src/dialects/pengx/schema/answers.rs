@@ -16,6 +16,9 @@ const NUMBER: &[(&str, Kind)] = &[("id", Number)];
 /// 204.
 pub static NO_CONTENT: Answer = Answer { name: "nothing", element: None };
 
+/// 101: a WebSocket.
+pub static SWITCHED: Answer = Answer { name: "another protocol", element: None };
+
 /// Of what was done, and of every failure.
 pub static ROOT: Answer = document("root", list("root", &[], &[one("result", Result), one("message", Text)]));
 
@@ -324,6 +327,9 @@ pub static VM: Answer = document(
         ],
     ),
 );
+
+pub static CONSOLE: Answer =
+    document("console", list("console", &[], &[one("ticket", Text), one("url", Text), one("expires", Text)]));
 
 pub static TASK: Answer = document("task", TASK_ELEMENT);
 pub static TASKS: Answer = document("tasks", list("tasks", &[], &[any(TASK_ELEMENT)]));
