@@ -162,7 +162,7 @@ impl Host {
         })
     }
 
-    fn threads_per_core(&self) -> u32 {
+    pub(super) fn threads_per_core(&self) -> u32 {
         let siblings = |cpu: &String| {
             let list = self.line(&format!("sys/devices/system/cpu/{cpu}/topology/thread_siblings_list"))?;
             Some(listed(&list))
@@ -205,7 +205,7 @@ pub(super) fn memory(meminfo: &str) -> Option<Memory> {
 }
 
 #[expect(clippy::as_conversions, reason = "no conversion from u64 to f64 is without loss, and one decimal is shown")]
-fn percent(part: u64, whole: u64) -> f64 {
+pub(super) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { (part as f64 / whole as f64 * 100.0).clamp(0.0, 100.0) }
 }
 

@@ -9,6 +9,7 @@ mod load;
 mod networks;
 mod ovs;
 mod storages;
+mod vitals;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use identity::{Facts, facts, identity, known_identity};
 pub use load::{Load, Sampler};
+pub use vitals::{CpuShares, Meter, NicCounters, Vitals};
 
 /// What is larger is not read: no fact is.
 const MAX_BYTES: u64 = 16 << 20;

@@ -5,6 +5,7 @@
 
 mod chains;
 mod faults;
+mod measured;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,11 +14,12 @@ use std::time::Duration;
 
 use self::chains::Job;
 use self::faults::Faults;
+use self::measured::Meter;
 use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, HostUse, Mac, MiB, NicLink,
-    NicSpec, PowerState, VmId, VncEndpoint, VolumeSource,
+    DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStats, DomainStatus, Format, GuestAddress, GuestSize, HostUse,
+    Mac, MiB, NicLink, NicSpec, PowerState, Screenshot, VmId, VncEndpoint, VolumeSource,
 };
 
 pub use self::faults::Answer;
@@ -39,6 +41,10 @@ struct State {
     domains: BTreeMap<VmId, Domain>,
     bridges: Vec<String>,
     screens: u16,
+    /// How many runs there were.
+    runs: u32,
+    /// Where guests are reached.
+    addresses: BTreeMap<VmId, Vec<GuestAddress>>,
     can: Capabilities,
     jobs_are_held: bool,
     /// What guests say when they have come up: to their console, and whether through their agent.
@@ -58,6 +64,8 @@ struct Domain {
 struct Run {
     paused: bool,
     screen: u16,
+    number: u32,
+    meter: Meter,
     /// What it was started with and what was plugged in since, whatever was defined meanwhile.
     has: DomainSpec,
     /// By the order of the disk.
@@ -95,6 +103,8 @@ impl FakeHypervisor {
             domains: BTreeMap::new(),
             bridges: ["xenbr0", "xenbr1", "virbr0"].map(str::to_owned).to_vec(),
             screens: 0,
+            runs: 0,
+            addresses: BTreeMap::new(),
             can: everything(),
             jobs_are_held: false,
             greeting: ("fake login: ".to_owned(), true),
@@ -198,6 +208,18 @@ impl FakeHypervisor {
     /// What guests write to their console when they are started, and whether their agent answers.
     pub fn set_greeting(&self, console: &str, agent: bool) {
         self.world.lock().greeting = (console.to_owned(), agent);
+    }
+
+    /// Where a guest is reached while it runs.
+    pub fn set_addresses(&self, id: VmId, addresses: Vec<GuestAddress>) {
+        self.world.lock().addresses.insert(id, addresses);
+    }
+
+    /// So much time passes at once for every guest that is not paused: its counters grow.
+    pub fn let_pass(&self, time: Duration) {
+        let mut state = self.world.lock();
+        let runs = state.domains.values_mut().filter_map(|domain| domain.run.as_mut());
+        runs.for_each(|run| run.meter.pass(time));
     }
 
     /// The bridges of the host.
@@ -321,7 +343,10 @@ impl State {
         }
         let screen = FIRST_SCREEN.saturating_add(self.screens);
         self.screens = self.screens.wrapping_add(1) % 1000;
-        self.domain(id)?.run = Some(Run { paused: how == Start::Paused, screen, has, jobs: BTreeMap::new() });
+        self.runs = self.runs.wrapping_add(1);
+        let (paused, number) = (how == Start::Paused, self.runs);
+        let run = Run { paused, screen, number, meter: Meter::new(paused), has, jobs: BTreeMap::new() };
+        self.domain(id)?.run = Some(run);
         Ok(())
     }
 }
@@ -337,7 +362,8 @@ impl Domain {
 
     fn status(&self) -> DomainStatus {
         let vnc = self.run.as_ref().map(|run| VncEndpoint { host: "127.0.0.1".to_owned(), port: run.screen });
-        DomainStatus { id: self.spec.id, state: self.state(), vnc }
+        let number = self.run.as_ref().map(|run| run.number);
+        DomainStatus { id: self.spec.id, state: self.state(), vnc, number }
     }
 
     fn definition(&self) -> Definition {
@@ -460,7 +486,9 @@ impl Hypervisor for FakeHypervisor {
 
     fn pause(&self, id: VmId) -> Result<()> {
         self.world.effect(Verb::Pause, |state| {
-            state.run(id, Verb::Pause)?.paused = true;
+            let run = state.run(id, Verb::Pause)?;
+            run.paused = true;
+            run.meter.pause(true);
             Ok(())
         })
     }
@@ -469,6 +497,7 @@ impl Hypervisor for FakeHypervisor {
         self.world.effect(Verb::Unpause, |state| match state.run(id, Verb::Unpause)? {
             run @ Run { paused: true, .. } => {
                 run.paused = false;
+                run.meter.pause(false);
                 Ok(())
             }
             Run { .. } => Err(Verb::Unpause.wrong_state(id, PowerState::Running)),
@@ -613,6 +642,34 @@ impl Hypervisor for FakeHypervisor {
                 off => Err(Verb::AgentAnswers.wrong_state(id, off)),
             }
         })?
+    }
+
+    fn stats(&self) -> Result<Vec<DomainStats>> {
+        self.world.read(Verb::Stats, |state| {
+            let runs = state.domains.values().filter_map(|domain| domain.run.as_ref());
+            runs.map(Run::stats).collect()
+        })
+    }
+
+    fn addresses(&self, id: VmId) -> Result<Vec<GuestAddress>> {
+        self.world.read(Verb::Addresses, |state| {
+            let runs = state.domains.get(&id).is_some_and(|domain| domain.run.is_some());
+            state.addresses.get(&id).filter(|_| runs).cloned().unwrap_or_default()
+        })
+    }
+
+    fn screenshot(&self, id: VmId) -> Result<Screenshot> {
+        self.world.read(Verb::Screenshot, |state| {
+            let domain = state.domains.get(&id).ok_or_else(|| Error::not_found("vm", id))?;
+            match domain.state() {
+                state if state.is_active() => Ok(measured::screenshot()),
+                off => Err(Verb::Screenshot.wrong_state(id, off)),
+            }
+        })?
+    }
+
+    fn description(&self, id: VmId) -> Result<Option<String>> {
+        self.world.read(Verb::Description, |state| state.domains.get(&id).map(Domain::description).transpose())?
     }
 
     fn watch(&self, changed: Changed) {

@@ -1,8 +1,10 @@
 //! What a hypervisor can do. Backends are policy free: each verb does one thing once; waiting, retrying and ordering
 //! belong to operations. Every call blocks, and ends within the backend's deadline.
 
+mod arp;
 mod bridges;
 mod connect;
+mod description;
 mod fake;
 mod libvirt;
 mod timed;
@@ -13,7 +15,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::model::{
-    Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, HostUse, Layer, Mac, MiB, NicSpec, VmId, VolumeSource,
+    Definition, DiskSpec, DomainSpec, DomainStats, DomainStatus, GuestAddress, GuestSize, HostUse, Layer, Mac, MiB,
+    NicSpec, Screenshot, VmId, VolumeSource,
 };
 
 pub use connect::{Options, connect};
@@ -146,6 +149,24 @@ pub trait Hypervisor: Send + Sync {
 
     /// Whether an agent in a running guest answers, within a few seconds.
     fn agent_answers(&self, id: VmId) -> Result<bool>;
+
+    /// What every running or paused guest has used, ours or not, in one call. One that does not answer is left out, or told of
+    /// in part.
+    fn stats(&self) -> Result<Vec<DomainStats>>;
+
+    /// Where a running guest is reached: as its agent says, else as addresses were leased to it, else as this host has reached
+    /// it lately. Empty when nobody knows, and for a guest that is off or absent.
+    fn addresses(&self, id: VmId) -> Result<Vec<GuestAddress>>;
+
+    /// What the screen of a running or paused guest shows, of bounded size.
+    ///
+    /// # Errors
+    /// `Unsupported` where a guest of this kind has no screen that a picture can be taken of.
+    fn screenshot(&self, id: VmId) -> Result<Screenshot>;
+
+    /// The document of a domain in libvirt's form, for readers: as it runs, or as it is defined when it is off. The password of
+    /// its screen is not in it. `None`: the hypervisor does not know it.
+    fn description(&self, id: VmId) -> Result<Option<String>>;
 
     /// Calls `changed` after any domain changed its state, and when the hypervisor went away or came back, for as long as
     /// the backend lives. It says that something changed, not what: the one who listens reads [`Hypervisor::domains`].

@@ -11,7 +11,8 @@ use prometheus_client::registry::Registry;
 use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
 use crate::error::Result;
 use crate::model::{
-    Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, HostUse, Mac, MiB, NicSpec, VmId, VolumeSource,
+    Definition, DiskSpec, DomainSpec, DomainStats, DomainStatus, GuestAddress, GuestSize, HostUse, Mac, MiB, NicSpec,
+    Screenshot, VmId, VolumeSource,
 };
 
 /// Upper bounds in seconds: a look takes a millisecond, a guest may take a minute to let a disk go.
@@ -143,6 +144,18 @@ impl Hypervisor for Timed {
     }
     fn agent_answers(&self, id: VmId) -> Result<bool> {
         self.call(Verb::AgentAnswers, |h| h.agent_answers(id))
+    }
+    fn stats(&self) -> Result<Vec<DomainStats>> {
+        self.call(Verb::Stats, |h| h.stats())
+    }
+    fn addresses(&self, id: VmId) -> Result<Vec<GuestAddress>> {
+        self.call(Verb::Addresses, |h| h.addresses(id))
+    }
+    fn screenshot(&self, id: VmId) -> Result<Screenshot> {
+        self.call(Verb::Screenshot, |h| h.screenshot(id))
+    }
+    fn description(&self, id: VmId) -> Result<Option<String>> {
+        self.call(Verb::Description, |h| h.description(id))
     }
     fn watch(&self, changed: Changed) {
         self.inner.watch(changed);

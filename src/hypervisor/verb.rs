@@ -35,6 +35,10 @@ pub enum Verb {
     Pivot,
     AbortBlockJob,
     AgentAnswers,
+    Stats,
+    Addresses,
+    Screenshot,
+    Description,
 }
 
 impl Verb {
@@ -53,6 +57,10 @@ impl Verb {
                 | Self::Chain
                 | Self::BlockJob
                 | Self::AgentAnswers
+                | Self::Stats
+                | Self::Addresses
+                | Self::Screenshot
+                | Self::Description
         )
     }
 
@@ -89,6 +97,10 @@ impl Verb {
             Self::Pivot => "pivot",
             Self::AbortBlockJob => "abort_block_job",
             Self::AgentAnswers => "agent_answers",
+            Self::Stats => "stats",
+            Self::Addresses => "addresses",
+            Self::Screenshot => "screenshot",
+            Self::Description => "description",
         }
     }
 
@@ -125,6 +137,10 @@ impl Verb {
             Self::Pivot => "move to the other image a disk of",
             Self::AbortBlockJob => "stop the block job on",
             Self::AgentAnswers => "ask the guest agent of",
+            Self::Stats => "measure the guests",
+            Self::Addresses => "tell the addresses of",
+            Self::Screenshot => "take a picture of the screen of",
+            Self::Description => "describe",
         }
     }
 
@@ -151,7 +167,8 @@ impl Verb {
             | Self::BlockJob
             | Self::Pivot
             | Self::AbortBlockJob
-            | Self::AgentAnswers => "it must be running",
+            | Self::AgentAnswers
+            | Self::Screenshot => "it must be running",
             Self::Info
             | Self::HostUse
             | Self::Domains
@@ -159,6 +176,9 @@ impl Verb {
             | Self::Defined
             | Self::HasBridge
             | Self::Define
+            | Self::Stats
+            | Self::Addresses
+            | Self::Description
             | Self::Destroy => "another state is needed",
         }
     }

@@ -101,6 +101,8 @@ pub struct DomainStatus {
     pub state: PowerState,
     /// Where its screen is; `None` when it is off.
     pub vnc: Option<VncEndpoint>,
+    /// The hypervisor's number of this run of it; `None` when it is off.
+    pub number: Option<u32>,
 }
 
 /// How large a running or paused guest is, whatever was defined since it started.

@@ -6,6 +6,7 @@ mod clock;
 mod compensation;
 mod disk;
 mod domain;
+mod guest;
 mod host_storage;
 mod ids;
 mod iso;
@@ -35,6 +36,7 @@ pub use domain::{
     CacheMode, DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, NicLink, NicSpec, PowerState,
     VncEndpoint,
 };
+pub use guest::{DomainStats, GuestAddress, Screenshot};
 pub use host_storage::{Ocfs2Peer, Storage, StorageCategory};
 pub use ids::{
     BackupId, DiskId, Ids, NicId, PmId, RandomIds, SnapshotId, StorlinkId, TaskId, TemplateId, TokenId, UserId, VmId,

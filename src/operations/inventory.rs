@@ -99,11 +99,13 @@ struct Listing {
 pub struct Observed {
     pub state: PowerState,
     pub vnc: Option<VncEndpoint>,
+    /// The hypervisor's number of the domain while it runs; `None` for another host's.
+    pub number: Option<u32>,
 }
 
 impl Observed {
     pub(super) fn unknown() -> Self {
-        Self { state: PowerState::Unknown, vnc: None }
+        Self { state: PowerState::Unknown, vnc: None, number: None }
     }
 
     /// As other hosts are told of it.
@@ -147,10 +149,15 @@ impl Inventory {
         match domains.as_ref() {
             None => Observed::unknown(),
             Some(domains) => match domains.all.get(&id) {
-                Some(d) => Observed { state: d.state, vnc: d.vnc.clone() },
-                None => Observed { state: PowerState::Shutdown, vnc: None },
+                Some(d) => Observed { state: d.state, vnc: d.vnc.clone(), number: d.number },
+                None => Observed { state: PowerState::Shutdown, vnc: None, number: None },
             },
         }
+    }
+
+    /// Whether the hypervisor may have the domain; it does not have it when it has said so.
+    pub(super) fn may_have(&self, id: VmId) -> bool {
+        self.0.read().as_ref().is_none_or(|domains| domains.all.contains_key(&id))
     }
 
     /// Grows whenever what [`Inventory::of`] answers may have changed.
@@ -315,7 +322,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn status(number: u128, state: PowerState) -> DomainStatus {
-        DomainStatus { id: VmId(Uuid::from_u128(number)), state, vnc: None }
+        DomainStatus { id: VmId(Uuid::from_u128(number)), state, vnc: None, number: None }
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod nic;
 pub mod number;
 mod peers;
 pub mod pm;
+mod samples;
 mod seen;
 pub mod snapshot;
 mod space;
@@ -41,7 +42,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::error::{Error, Result};
-use crate::host::{Host, Sampler};
+use crate::host::{Host, Meter, Sampler};
 use crate::hypervisor::Hypervisor;
 use crate::model::{Clock, HostUse, Ids, Lane, Lock, NicLink, Pm, ProofSign, Right, Storlink, StorlinkId, TaskKind};
 use crate::storage::VolumeDriver;
@@ -52,6 +53,7 @@ use crate::tasks::{Engine, Ground, Probe, TaskHandle, TaskSettings, TaskSpec, Wo
 use account::hidden;
 pub use account::{Caller, Credentials, Gate, Listed, Registry};
 use inventory::Inventory;
+use samples::{Pace, Samples};
 
 /// One way to change the world. Inputs are plain data: ids, names, sizes.
 pub trait Operation: Send + 'static {
@@ -168,9 +170,11 @@ pub struct Inner {
     settings: Settings,
     host: Host,
     sampler: Sampler,
+    meter: Meter,
     measured: pm::Measured,
     peers: peers::Known,
     inventory: Inventory,
+    samples: Samples,
     listings: vm::Listings,
     usages: storlink::Usages,
     health: health::Seen,
@@ -224,12 +228,15 @@ impl Core {
         // The cell is new, so this sets it.
         core.engine.get_or_init(|| engine);
         seen::follow(&core);
+        core.samples.follow();
         core
     }
 
     /// A core that looks, and changes nothing: it runs no task, and recovers none. For a look beside a server.
     pub fn beside(parts: Parts) -> Self {
         let inventory = Inventory::new(&parts.hypervisor);
+        let (hypervisor, clock) = (parts.hypervisor.clone(), parts.clock.clone());
+        let samples = Samples::new(hypervisor, clock, inventory.clone(), Pace::default());
         Self::of_server(Arc::new(Inner {
             store: parts.store,
             hypervisor: parts.hypervisor,
@@ -238,7 +245,9 @@ impl Core {
             ids: parts.ids,
             pm: parts.pm,
             settings: parts.settings,
+            samples,
             sampler: Sampler::new(parts.host.clone(), parts.host_use),
+            meter: Meter::default(),
             host: parts.host,
             measured: pm::Measured::default(),
             peers: peers::Known::default(),

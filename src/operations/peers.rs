@@ -43,7 +43,7 @@ impl Up {
         match self.0.get(&pm) {
             Some(name) => {
                 let vnc = seen.vnc_port.map(|port| VncEndpoint { host: name.clone(), port });
-                Observed { state: seen.state, vnc }
+                Observed { state: seen.state, vnc, number: None }
             }
             None => Observed::unknown(),
         }

@@ -308,7 +308,7 @@ laws! {
 
 fn what_is_defined_is_off_and_listed(bench: &Bench) {
     let vm = bench.vm(&[]);
-    let off = DomainStatus { id: vm.id, state: PowerState::Shutdown, vnc: None };
+    let off = DomainStatus { id: vm.id, state: PowerState::Shutdown, vnc: None, number: None };
     assert_eq!(vm.status(), off);
     assert!(bench.hypervisor.domains().unwrap().contains(&off));
 }
@@ -402,7 +402,7 @@ fn destroy_may_be_repeated(bench: &Bench) {
     vm.start(Start::Paused);
     for _ in 0..2 {
         bench.hypervisor.destroy(vm.id).unwrap();
-        assert_eq!(vm.status(), DomainStatus { id: vm.id, state: PowerState::Shutdown, vnc: None });
+        assert_eq!(vm.status(), DomainStatus { id: vm.id, state: PowerState::Shutdown, vnc: None, number: None });
     }
     bench.hypervisor.destroy(VmId(Uuid::new_v4())).unwrap();
 }

@@ -10,7 +10,8 @@ use pengx::hypervisor::{
     LibvirtHypervisor, LibvirtOptions, Start,
 };
 use pengx::model::{
-    Definition, DiskSpec, DomainSpec, DomainStatus, GuestSize, HostUse, Mac, MiB, NicSpec, VmId, VolumeSource,
+    Definition, DiskSpec, DomainSpec, DomainStats, DomainStatus, GuestAddress, GuestSize, HostUse, Mac, MiB, NicSpec,
+    Screenshot, VmId, VolumeSource,
 };
 
 use crate::harness::app::Site;
@@ -159,6 +160,18 @@ impl Hypervisor for Paused {
         let said = self.libvirt.agent_answers(id)?;
         assert!(!said, "a guest that is paused has an agent that answers");
         Ok(self.libvirt.domain(id)?.is_some_and(|domain| domain.state.is_active()))
+    }
+    fn stats(&self) -> Result<Vec<DomainStats>> {
+        self.libvirt.stats()
+    }
+    fn addresses(&self, id: VmId) -> Result<Vec<GuestAddress>> {
+        self.libvirt.addresses(id)
+    }
+    fn screenshot(&self, id: VmId) -> Result<Screenshot> {
+        self.libvirt.screenshot(id)
+    }
+    fn description(&self, id: VmId) -> Result<Option<String>> {
+        self.libvirt.description(id)
     }
     fn watch(&self, changed: Changed) {
         self.libvirt.watch(changed);

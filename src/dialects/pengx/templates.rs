@@ -240,7 +240,7 @@ mod tests {
             recent_booted_at: None,
             updated_at: time("2017-07-26 15:04:05"),
         };
-        let observed = Observed { state: PowerState::Shutdown, vnc: None };
+        let observed = Observed { state: PowerState::Shutdown, vnc: None, number: None };
         TemplateView { template, size: MiB(2048), locked: true, observed }
     }
 
@@ -266,6 +266,7 @@ mod tests {
         gvm.observed = Observed {
             state: PowerState::Running,
             vnc: Some(VncEndpoint { host: "127.0.0.1".to_owned(), port: 5907 }),
+            number: Some(1),
         };
         gvm.template.vnc_password = Some(Secret::new("s<cret".to_owned()));
         let running = "  <vnc_port>5907</vnc_port>\n  <vnc_password>s&lt;cret</vnc_password>\n";

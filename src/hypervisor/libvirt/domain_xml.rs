@@ -241,7 +241,7 @@ fn sayable<'a>(field: &str, text: &'a str) -> Result<&'a str> {
 }
 
 /// The guest's device of a disk: `vda` to `vdz`, then `vdaa`.
-pub(super) fn target(order: u32) -> String {
+pub(in crate::hypervisor) fn target(order: u32) -> String {
     let mut letters = Vec::new();
     let mut rest = u64::from(order) + 1;
     while rest > 0 {

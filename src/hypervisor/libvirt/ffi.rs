@@ -5,7 +5,7 @@
 //! guard; no panic leaves a callback.
 #![expect(unsafe_code, reason = "domain events, close callbacks and bulk statistics exist only as C calls")]
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
@@ -44,22 +44,57 @@ impl Drop for Records {
 
 /// The state of every domain, in one call.
 pub(super) fn all_states(connect: &Connect) -> Result<Vec<Row>, Error> {
+    all(connect, sys::VIR_DOMAIN_STATS_STATE, 0, |record| {
+        let of = |name: &str| {
+            let number = record.numbers.iter().find(|(field, _)| *field == name);
+            number.and_then(|(_, value)| i32::try_from(*value).ok()).unwrap_or(-1)
+        };
+        let raw = RawState { state: of("state.state"), reason: of("state.reason") };
+        Row { uuid: record.uuid, run: record.run, raw }
+    })
+}
+
+/// What every domain that runs has used, in one call; `read` is given the numbers of one by libvirt's names for them. A
+/// domain that is busy is asked for less, instead of being waited for.
+pub(super) fn all_stats<T>(connect: &Connect, read: impl Fn(Uuid, &[(&str, u64)]) -> T) -> Result<Vec<T>, Error> {
+    let what = sys::VIR_DOMAIN_STATS_CPU_TOTAL
+        | sys::VIR_DOMAIN_STATS_BALLOON
+        | sys::VIR_DOMAIN_STATS_VCPU
+        | sys::VIR_DOMAIN_STATS_INTERFACE
+        | sys::VIR_DOMAIN_STATS_BLOCK;
+    let flags = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT;
+    all(connect, what, flags, |record| read(record.uuid, &record.numbers))
+}
+
+/// One domain of a bulk answer, while that is there.
+struct Record<'a> {
+    uuid: Uuid,
+    run: Option<u32>,
+    /// What is not negative.
+    numbers: Vec<(&'a str, u64)>,
+}
+
+fn all<T>(
+    connect: &Connect,
+    what: sys::virDomainStatsTypes,
+    flags: sys::virConnectGetAllDomainStatsFlags,
+    read: impl Fn(&Record<'_>) -> T,
+) -> Result<Vec<T>, Error> {
     let mut list = ptr::null_mut();
     // SAFETY: the connection is valid while it is borrowed; `list` is written on success only.
-    let count =
-        unsafe { sys::virConnectGetAllDomainStats(connect.as_ptr(), sys::VIR_DOMAIN_STATS_STATE, &raw mut list, 0) };
+    let count = unsafe { sys::virConnectGetAllDomainStats(connect.as_ptr(), what, &raw mut list, flags) };
     let Ok(count) = usize::try_from(count) else { return Err(Error::last_error()) };
     if list.is_null() {
         return Ok(Vec::new());
     }
     let records = Records(list);
     // SAFETY: libvirt returned so many records, each a valid pointer until the guard frees them.
-    unsafe { std::slice::from_raw_parts(records.0, count).iter().map(|&record| row(&*record)).collect() }
+    unsafe { std::slice::from_raw_parts(records.0, count).iter().map(|&one| Ok(read(&record(&*one)?))).collect() }
 }
 
 /// # Safety
 /// The record is one of libvirt's, not yet freed.
-unsafe fn row(record: &sys::virDomainStatsRecord) -> Result<Row, Error> {
+unsafe fn record(record: &sys::virDomainStatsRecord) -> Result<Record<'_>, Error> {
     let mut uuid = [0; 16];
     // SAFETY: the domain lives as long as its record; the buffer has VIR_UUID_BUFLEN bytes. Neither call leaves the process.
     let (named, run) =
@@ -67,23 +102,24 @@ unsafe fn row(record: &sys::virDomainStatsRecord) -> Result<Row, Error> {
     if named < 0 {
         return Err(Error::last_error());
     }
-    let mut raw = RawState { state: -1, reason: -1 };
     let count = usize::try_from(record.nparams).unwrap_or(0);
+    let mut numbers = Vec::with_capacity(count);
     if !record.params.is_null() {
         // SAFETY: libvirt filled so many parameters; a field is a NUL-terminated name; the type says which member is set.
         for param in unsafe { std::slice::from_raw_parts(record.params, count) } {
-            if u32::try_from(param.type_) != Ok(sys::VIR_TYPED_PARAM_INT) {
-                continue;
-            }
-            let (field, value) = unsafe { (CStr::from_ptr(param.field.as_ptr()), param.value.i) };
-            if field == c"state.state" {
-                raw.state = value;
-            } else if field == c"state.reason" {
-                raw.reason = value;
+            let value = match u32::try_from(param.type_) {
+                Ok(sys::VIR_TYPED_PARAM_INT) => u64::try_from(unsafe { param.value.i }).ok(),
+                Ok(sys::VIR_TYPED_PARAM_UINT) => Some(u64::from(unsafe { param.value.ui })),
+                Ok(sys::VIR_TYPED_PARAM_LLONG) => u64::try_from(unsafe { param.value.l }).ok(),
+                Ok(sys::VIR_TYPED_PARAM_ULLONG) => Some(unsafe { param.value.ul }),
+                _ => None,
+            };
+            if let (Some(value), Ok(field)) = (value, unsafe { CStr::from_ptr(param.field.as_ptr()) }.to_str()) {
+                numbers.push((field, value));
             }
         }
     }
-    Ok(Row { uuid: Uuid::from_bytes(uuid), run: (run != u32::MAX).then_some(run), raw })
+    Ok(Record { uuid: Uuid::from_bytes(uuid), run: (run != u32::MAX).then_some(run), numbers })
 }
 
 /// The state of one domain. (`Domain::state` forgets the error.)
@@ -99,6 +135,76 @@ pub(super) fn ask_to_let_go(domain: &Domain, alias: &CStr) -> Result<(), Error> 
     // SAFETY: the domain and the alias are valid while they are borrowed; libvirt keeps neither.
     let done = unsafe { sys::virDomainDetachDeviceAlias(domain.as_ptr(), alias.as_ptr(), sys::VIR_DOMAIN_AFFECT_LIVE) };
     if done < 0 { Err(Error::last_error()) } else { Ok(()) }
+}
+
+unsafe extern "C" {
+    /// The C library's.
+    fn free(memory: *mut c_void);
+}
+
+/// Frees the list, the interfaces and their addresses.
+struct Interfaces {
+    list: *mut sys::virDomainInterfacePtr,
+    count: usize,
+}
+
+impl Interfaces {
+    fn all(&self) -> &[sys::virDomainInterfacePtr] {
+        if self.list.is_null() {
+            return &[];
+        }
+        // SAFETY: libvirt returned so many interfaces, which live until the guard frees them.
+        unsafe { std::slice::from_raw_parts(self.list, self.count) }
+    }
+}
+
+impl Drop for Interfaces {
+    fn drop(&mut self) {
+        for &interface in self.all() {
+            // SAFETY: it came from virDomainInterfaceAddresses and is not used any more.
+            unsafe { sys::virDomainInterfaceFree(interface) }
+        }
+        // SAFETY: libvirt hands the list itself out as memory of the C library's.
+        unsafe { free(self.list.cast()) }
+    }
+}
+
+/// An address that was leased to a domain's interface, as libvirt writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lease {
+    pub(super) interface: String,
+    pub(super) mac: String,
+    pub(super) ip: String,
+    pub(super) prefix: u32,
+}
+
+/// What libvirt's own networks have leased to a domain.
+pub(super) fn leases(domain: &Domain) -> Result<Vec<Lease>, Error> {
+    let mut list = ptr::null_mut();
+    let source = sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE;
+    // SAFETY: the domain is valid while it is borrowed; `list` is written on success only.
+    let count = unsafe { sys::virDomainInterfaceAddresses(domain.as_ptr(), &raw mut list, source, 0) };
+    let Ok(count) = usize::try_from(count) else { return Err(Error::last_error()) };
+    let interfaces = Interfaces { list, count };
+    // SAFETY: a text of libvirt's is NUL-terminated, or not there.
+    let text = |text: *const c_char| match text.is_null() {
+        true => String::new(),
+        false => unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned(),
+    };
+    let mut leases = Vec::new();
+    for &interface in interfaces.all() {
+        // SAFETY: the guard keeps each interface, and that its addresses, of which there are so many.
+        let interface = unsafe { &*interface };
+        let count = usize::try_from(interface.naddrs).unwrap_or(0);
+        if interface.addrs.is_null() {
+            continue;
+        }
+        for address in unsafe { std::slice::from_raw_parts(interface.addrs, count) } {
+            let (interface, mac) = (text(interface.name), text(interface.hwaddr));
+            leases.push(Lease { interface, mac, ip: text(address.addr), prefix: address.prefix });
+        }
+    }
+    Ok(leases)
 }
 
 /// How far a block job is, in bytes.

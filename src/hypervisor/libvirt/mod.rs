@@ -12,6 +12,7 @@ mod domain_xml;
 mod errors;
 mod ffi;
 mod link;
+mod measured;
 mod states;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,8 @@ use std::time::{Duration, Instant};
 use virt::domain::Domain;
 use virt_sys as sys;
 
+pub(super) use self::domain_xml::target;
+
 use self::calls::{Calls, Missed};
 use self::errors::{Deed, Fault};
 use self::link::{Connection, Link};
@@ -27,8 +30,8 @@ use self::states::power_state;
 use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb, bridges};
 use crate::error::{Error, Result};
 use crate::model::{
-    Definition, DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, HostUse, Mac, MiB, NicSpec, PowerState, VmId,
-    VolumeSource,
+    Definition, DiskSpec, DomainSpec, DomainStats, DomainStatus, Format, GuestAddress, GuestSize, HostUse, Mac, MiB,
+    NicSpec, PowerState, Screenshot, VmId, VolumeSource,
 };
 
 /// The most calls at once that only look. They share a connection, of which libvirtd serves five; while five are stuck it
@@ -38,9 +41,11 @@ const LOOKING: usize = 4;
 const LISTING: usize = 1;
 /// The most calls at once that end a guest.
 const ENDING: usize = 4;
-/// The most calls at once that a guest may hold up. libvirtd has 20 threads for the calls of all its clients; with lists and
-/// those that end guests these leave it three.
-const RISKY: usize = 12;
+/// The most calls at once that measure all guests. A guest that hangs while it is measured holds one up; the next goes by it.
+const MEASURING: usize = 2;
+/// The most calls at once that a guest may hold up. libvirtd has 20 threads for the calls of all its clients; with lists,
+/// those that end guests and those that measure them these leave it three.
+const RISKY: usize = 10;
 
 /// How long a guest agent may take for each of the two answers that make a ping, in seconds.
 const AGENT_PATIENCE: i32 = 2;
@@ -89,6 +94,7 @@ pub struct LibvirtHypervisor {
     listing: Lane,
     looking: Lane,
     ending: Lane,
+    measuring: Lane,
     /// For what needs the answer of a guest's QEMU. One that hangs, because its storage does, takes a call of these for as
     /// long as it hangs, and one only.
     risky: Lane,
@@ -121,6 +127,7 @@ impl LibvirtHypervisor {
             listing: lane(LISTING, false)?,
             looking: lane(LOOKING, true)?,
             ending: lane(ENDING, false)?,
+            measuring: lane(MEASURING, false)?,
             risky: lane(RISKY, false)?,
             options,
         })
@@ -130,8 +137,9 @@ impl LibvirtHypervisor {
         match verb {
             Verb::Domains => &self.listing,
             Verb::Destroy => &self.ending,
+            Verb::Stats => &self.measuring,
             // It only looks, but QEMU or its guest has to answer.
-            Verb::BlockJob | Verb::AgentAnswers => &self.risky,
+            Verb::BlockJob | Verb::AgentAnswers | Verb::Addresses | Verb::Screenshot => &self.risky,
             _ if verb.is_effect() => &self.risky,
             _ => &self.looking,
         }
@@ -530,6 +538,22 @@ impl Hypervisor for LibvirtHypervisor {
                 Err(error) => Err(error.into()),
             }
         })
+    }
+
+    fn stats(&self) -> Result<Vec<DomainStats>> {
+        self.call(Verb::Stats, None, |connection| Ok(ffi::all_stats(&connection.connect, measured::read)?))
+    }
+
+    fn addresses(&self, id: VmId) -> Result<Vec<GuestAddress>> {
+        self.call(Verb::Addresses, Some(id), move |connection| connection.addresses(id))
+    }
+
+    fn screenshot(&self, id: VmId) -> Result<Screenshot> {
+        self.call_in_time(Verb::Screenshot, Some(id), move |connection, patience| connection.screenshot(id, patience))
+    }
+
+    fn description(&self, id: VmId) -> Result<Option<String>> {
+        self.call(Verb::Description, Some(id), move |connection| connection.description(id))
     }
 
     fn watch(&self, changed: Changed) {

@@ -24,14 +24,15 @@ impl Connection {
         for row in rows {
             let id = VmId(row.uuid);
             let state = power_state(row.raw);
-            let vnc = match row.run {
-                Some(run) if state.is_active() => {
+            let number = row.run.filter(|_| state.is_active());
+            let vnc = match number {
+                Some(run) => {
                     running.insert(id);
                     self.screen(id, run)?
                 }
-                _ => None,
+                None => None,
             };
-            statuses.push(DomainStatus { id, state, vnc });
+            statuses.push(DomainStatus { id, state, vnc, number });
         }
         self.screens.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| running.contains(id));
         Ok(statuses)
@@ -45,11 +46,12 @@ impl Connection {
             Err(error) => return Err(error.into()),
         };
         let state = power_state(raw);
-        let vnc = match domain.id() {
-            Some(run) if state.is_active() => self.screen(id, run)?,
-            _ => None,
+        let number = domain.id().filter(|_| state.is_active());
+        let vnc = match number {
+            Some(run) => self.screen(id, run)?,
+            None => None,
         };
-        Ok(Some(DomainStatus { id, state, vnc }))
+        Ok(Some(DomainStatus { id, state, vnc, number }))
     }
 
     /// Asked of libvirt once for each run.

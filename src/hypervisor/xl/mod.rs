@@ -15,6 +15,7 @@ mod hold;
 mod host;
 mod hotplug;
 mod images;
+mod measured;
 mod parse;
 mod power;
 mod processes;
@@ -40,8 +41,8 @@ use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, Hypervi
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Command, ExecError, Output, Runner};
 use crate::model::{
-    DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStatus, Format, GuestSize, HostUse, Mac, MiB, NicSpec, Os,
-    PowerState, VmId, VolumeSource,
+    DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStats, DomainStatus, Format, GuestAddress, GuestSize, HostUse,
+    Mac, MiB, NicSpec, Os, PowerState, Screenshot, VmId, VolumeSource,
 };
 
 pub(super) use host::is_control_domain;
@@ -551,6 +552,22 @@ impl Hypervisor for XlHypervisor {
     /// Xen has no way to an agent.
     fn agent_answers(&self, id: VmId) -> Result<bool> {
         self.inner.find_active(Verb::AgentAnswers, id).map(|_| false)
+    }
+
+    fn stats(&self) -> Result<Vec<DomainStats>> {
+        self.inner.stats()
+    }
+
+    fn addresses(&self, id: VmId) -> Result<Vec<GuestAddress>> {
+        self.inner.addresses(id)
+    }
+
+    fn screenshot(&self, id: VmId) -> Result<Screenshot> {
+        self.inner.screenshot(id)
+    }
+
+    fn description(&self, id: VmId) -> Result<Option<String>> {
+        self.inner.description(id)
     }
 
     fn watch(&self, changed: Changed) {

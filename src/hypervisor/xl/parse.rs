@@ -284,11 +284,11 @@ pub(super) fn terminal(stdout: &[u8]) -> Result<PathBuf> {
     number.map(|_| PathBuf::from(text)).ok_or_else(|| strange(text))
 }
 
-fn utf8(stdout: &[u8]) -> Result<&str> {
+pub(super) fn utf8(stdout: &[u8]) -> Result<&str> {
     std::str::from_utf8(stdout).map_err(|_| strange(&String::from_utf8_lossy(stdout)))
 }
 
-fn strange(line: &str) -> Error {
+pub(super) fn strange(line: &str) -> Error {
     let mut shown: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SHOWN).collect();
     if line.chars().count() > MAX_SHOWN {
         shown.push_str("...");

@@ -230,7 +230,8 @@ impl Inner {
         let state = sight.state(id)?;
         let row = sight.row(id).filter(|_| state.is_active());
         let started = row.filter(|_| !self.claims.holders().contains(&id));
-        Some(DomainStatus { id, state, vnc: started.and_then(|row| self.screen(row.domid, sight.is_defined(id))) })
+        let vnc = started.and_then(|row| self.screen(row.domid, sight.is_defined(id)));
+        Some(DomainStatus { id, state, vnc, number: row.map(|row| row.domid) })
     }
 
     pub(super) fn statuses(&self, age: Age) -> Result<Vec<DomainStatus>> {

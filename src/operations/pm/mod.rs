@@ -6,7 +6,9 @@ mod query;
 
 pub use facts::Measured;
 pub use keys::AuthorizeKeys;
-pub use query::{Performance, PmView, find, list, performance, this};
+pub use query::{Performance, PmView, find, list, performance, this, vitals};
+
+pub use crate::host::{CpuShares, NicCounters, Vitals};
 
 use crate::error::{Error, Result};
 use crate::store::pms;

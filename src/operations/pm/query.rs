@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, Result};
-use crate::host::Load;
+use crate::host::{Load, Vitals};
 use crate::model::{Network, Pm, PmId, PowerState};
 use crate::operations::{Core, peers, vm};
 use crate::store::{networks, pms};
@@ -70,4 +70,9 @@ pub async fn performance(core: &Core) -> Result<Performance> {
         }
     }
     Ok(performance)
+}
+
+/// How this host does, in detail. Blocks for a moment when nobody has asked lately.
+pub fn vitals(core: &Core) -> Result<Vitals> {
+    core.host.vitals(&core.meter, || core.hypervisor.host_use())
 }

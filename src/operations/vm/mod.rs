@@ -5,6 +5,7 @@ mod copy;
 mod create;
 mod delete;
 mod edit;
+mod live;
 mod power;
 mod query;
 mod reset;
@@ -18,6 +19,7 @@ pub use create::CreateVm;
 pub(super) use create::new_vnc_password;
 pub use delete::DeleteVm;
 pub use edit::EditVm;
+pub use live::{addresses, description, screenshot, series, stats, vcpu_use};
 pub use power::{PoweroffVm, RebootVm, ResumeVm, ShutdownVm, StartVm, SuspendVm};
 pub(super) use power::{power_off, shut_down};
 pub(super) use query::whole;
@@ -30,6 +32,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{PowerState, VmId};
 
 use super::Core;
+pub use super::samples::SeriesPoint;
 
 /// The state of a VM's domain, asked of the hypervisor now. A domain that it does not have is off.
 pub(super) fn state_now(core: &Core, id: VmId) -> Result<PowerState> {
