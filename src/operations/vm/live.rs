@@ -9,7 +9,7 @@ use crate::operations::{Core, guard};
 use crate::store::disks;
 
 fn here(core: &Core, id: VmId) -> Result<Vm> {
-    core.store.read(|c| guard::vm(c, &core.pm, id))
+    core.store.read(|c| guard::vm(c, core, id))
 }
 
 /// What it has used since it started, as of the last second. `None`: it is off.
@@ -32,7 +32,7 @@ pub fn vcpu_use(core: &Core, vm: VmId) -> Result<Vec<f64>> {
 /// nobody asks every minute, so `disk_bytes` is 0.
 pub fn series(core: &Core, vm: VmId) -> Result<Vec<SeriesPoint>> {
     let disks = core.store.read(|c| {
-        guard::vm(c, &core.pm, vm)?;
+        guard::vm(c, core, vm)?;
         disks::of_vm(c, vm)
     })?;
     let most = disks.iter().fold(0_u64, |all, disk| all.saturating_add(disk.size.0.saturating_mul(1 << 20)));
