@@ -8,8 +8,8 @@ use chrono::NaiveDateTime;
 use crate::cli::{TokenCommand, UserCommand};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::model::{RandomIds, SystemClock};
-use crate::operations::Registry;
+use crate::model::{NameRules, RandomIds, SystemClock, User};
+use crate::operations::{Login, Registry};
 use crate::store::Store;
 use crate::terminal;
 
@@ -17,20 +17,33 @@ use crate::terminal;
 pub fn user(config: &Config, command: UserCommand) -> Result<String> {
     let registry = open(config)?;
     match command {
-        UserCommand::Add { name, role } => registry.add(&name, &terminal::new_password()?, role)?,
+        UserCommand::Add { name, role, sees, hash } => {
+            let secret = if hash { terminal::hash()? } else { terminal::new_password()? };
+            let login = if hash { Login::Hash(&secret) } else { Login::Password(&secret) };
+            registry.add_seeing(&name, login, role, sees.rules())?;
+        }
         UserCommand::Password { name } => {
             // Before somebody types one for nothing.
             registry.find(&name)?;
             registry.set_password(&name, &terminal::new_password()?)?;
         }
         UserCommand::Role { name, role } => registry.set_role(&name, role)?,
+        UserCommand::Sees { name, sees, .. } => registry.set_sees(&name, sees.rules().as_ref())?,
         UserCommand::Remove { name } => registry.remove(&name)?,
         UserCommand::List => {
-            let line = |u: &crate::model::User| format!("{}\t{}\t{}", u.name, u.role, time(u.created_at));
             return Ok(registry.users()?.iter().map(line).collect::<Vec<_>>().join("\n"));
         }
     }
     Ok(String::new())
+}
+
+fn line(user: &User) -> String {
+    let sees = match user.sees.as_ref().map(NameRules::to_string) {
+        None => "all".to_owned(),
+        Some(none) if none.is_empty() => "none".to_owned(),
+        Some(rules) => rules.replace('\n', ", "),
+    };
+    format!("{}\t{}\t{}\t{sees}", user.name, user.role, time(user.created_at))
 }
 
 /// What to print, as [`user`].

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Given;
-use crate::model::{BackupId, Role, TokenId};
+use crate::model::{BackupId, NameRules, Role, TokenId};
 
 #[derive(Debug, Parser)]
 #[command(name = "pengx", version, about = "Manages virtual machines behind the pengx XML API")]
@@ -65,15 +65,55 @@ pub enum UserCommand {
         /// admin: everything; operator: VMs, templates and tasks; viewer: looks at all but secrets.
         #[arg(long)]
         role: Role,
+        #[command(flatten)]
+        sees: Sees,
+        /// Standard input holds the hash of the password, $6$ of crypt(3), in the place of the password.
+        #[arg(long)]
+        hash: bool,
     },
-    /// Print every user: name, role, when it was added (UTC).
+    /// Print every user: name, role, when it was added (UTC), which VMs it sees.
     List,
     /// Give a user another password.
     Password { name: String },
     /// Give a user another role.
     Role { name: String, role: Role },
+    /// Say which VMs a user sees from now on.
+    Sees {
+        name: String,
+        #[command(flatten)]
+        sees: Sees,
+        /// Every VM, as a user does that was added without rules.
+        #[arg(long, required_unless_present = "Sees", conflicts_with = "Sees")]
+        all: bool,
+    },
     /// Remove a user, with its tokens.
     Remove { name: String },
+}
+
+/// Without any of these, every VM; with them a VM whose name fits one. Who does not see every VM may not change storlinks and PMs.
+#[derive(Debug, Args)]
+#[group(multiple = true)]
+pub struct Sees {
+    /// The VM of this name; like the next two, as often as needed.
+    #[arg(long, value_name = "NAME")]
+    sees_exact: Vec<String>,
+    /// VMs whose names begin so.
+    #[arg(long, value_name = "TEXT")]
+    sees_prefix: Vec<String>,
+    /// VMs whose names end so.
+    #[arg(long, value_name = "TEXT")]
+    sees_suffix: Vec<String>,
+    /// No VM.
+    #[arg(long, conflicts_with_all = ["sees_exact", "sees_prefix", "sees_suffix"])]
+    sees_none: bool,
+}
+
+impl Sees {
+    /// `None`: every VM.
+    pub fn rules(self) -> Option<NameRules> {
+        let rules = NameRules { exact: self.sees_exact, prefix: self.sees_prefix, suffix: self.sees_suffix };
+        (self.sees_none || rules != NameRules::default()).then_some(rules)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -25,6 +25,11 @@ pub fn new_password() -> Result<Secret> {
     }
 }
 
+/// The hash of a password: a secret too, but one that nobody mistypes.
+pub fn hash() -> Result<Secret> {
+    if isatty(stdin()) { unseen("Hash: ") } else { line() }
+}
+
 fn unseen(prompt: &str) -> Result<Secret> {
     let _silence = Silence::begin()?;
     // Without a place for the prompt the password can be typed all the same.

@@ -74,9 +74,9 @@ fn each_listener_serves_its_own_dialects() {
     let [native, virtdancer, json] = [0, 1, 2].map(|n: usize| said[n].1.as_str());
     assert_eq!(virtdancer, format!("{native}/vd"));
     assert_ne!(json, native);
-    assert_eq!(get(native, "/health"), 200);
+    assert_eq!(get(native, "/metrics"), 401);
     assert_eq!(get(native, "/vms/"), 401, "the native API, which asks who it is");
-    assert_eq!(get(json, "/health"), 404, "for who has the native API");
+    assert_eq!(get(json, "/metrics"), 404, "it goes with the native API");
     assert_eq!(get(json, "/vms/"), 307, "the other API at the same path");
     assert_eq!(get(virtdancer, "/vm"), 401);
 }

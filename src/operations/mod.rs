@@ -51,7 +51,7 @@ pub use crate::tasks::Done;
 use crate::tasks::{Engine, Ground, Probe, TaskHandle, TaskSettings, TaskSpec, Work};
 
 use account::hidden;
-pub use account::{Caller, Credentials, Gate, Listed, Registry};
+pub use account::{Caller, Credentials, Gate, Listed, Login, Registry};
 use inventory::Inventory;
 use samples::{Pace, Samples};
 

@@ -6,10 +6,11 @@ mod gate;
 mod known;
 mod password;
 mod registry;
+mod sha_crypt;
 mod tickets;
 
 pub use caller::Caller;
 pub(super) use caller::hidden;
 pub use gate::{Credentials, Gate};
-pub use registry::{Listed, Registry};
+pub use registry::{Listed, Login, Registry};
 pub(super) use tickets::Tickets;

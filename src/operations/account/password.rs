@@ -15,6 +15,8 @@ use tokio::sync::Semaphore;
 use crate::error::{Error, Result};
 use crate::model::{Secret, TokenDigest, User, UserId};
 
+use super::sha_crypt::{self, ShaCrypt};
+
 /// In bytes.
 pub(super) const LENGTH: std::ops::RangeInclusive<usize> = 8..=1024;
 
@@ -86,7 +88,8 @@ impl Passwords {
         })
     }
 
-    /// Whether it is the user's. That there is no such user takes as long to find out as that the password is wrong.
+    /// Whether it is the user's. That there is no such user takes as long to find out as that a password is wrong that was set
+    /// here.
     pub(super) async fn fits(&self, user: Option<&User>, password: Secret) -> Result<bool> {
         let known = user.map(|user| (user.id, self.trace(user, &password)));
         if self.is_remembered(known) {
@@ -130,7 +133,7 @@ impl Passwords {
     }
 }
 
-/// `None`: nobody's, at the same price.
+/// `None`: nobody's, at the price of a password that was set here.
 fn check(hash: Option<&Secret>, password: &Secret) -> Result<bool> {
     let password = password.reveal().as_bytes();
     let Some(hash) = hash else {
@@ -138,8 +141,12 @@ fn check(hash: Option<&Secret>, password: &Secret) -> Result<bool> {
         let done = Argon2::default().hash_password_into(password, b"nobody's salt...", &mut nothing);
         return done.map(|()| false).map_err(|why| Error::internal(format!("a password cannot be hashed: {why}")));
     };
+    let unreadable = |why: String| Error::internal(format!("users.password cannot be read: {why}"));
+    if sha_crypt::is_one(hash.reveal()) {
+        return ShaCrypt::read(hash.reveal()).map_err(unreadable)?.fits(password);
+    }
     let parsed = PasswordHash::new(hash.reveal());
-    let parsed = parsed.map_err(|why| Error::internal(format!("users.password holds no PHC string: {why}")))?;
+    let parsed = parsed.map_err(|why| unreadable(why.to_string()))?;
     match Argon2::default().verify_password(password, &parsed) {
         Ok(()) => Ok(true),
         Err(argon2::password_hash::Error::Password) => Ok(false),

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use chrono::{Days, NaiveDateTime};
 
 use crate::error::{Error, Problems, Result};
-use crate::model::{Clock, Ids, Name, Role, Secret, Token, TokenId, User, UserId, UserName};
+use crate::model::{Clock, Ids, Name, NameRules, Role, Secret, Token, TokenId, User, UserId, UserName};
 use crate::store::{Conn, Store, accounts};
 
 use super::password;
+use super::sha_crypt::ShaCrypt;
 
 pub struct Registry {
     store: Store,
@@ -28,6 +29,30 @@ pub struct Listed {
     pub expires_at: Option<NaiveDateTime>,
 }
 
+/// By what a new user is known again.
+#[derive(Debug, Clone, Copy)]
+pub enum Login<'a> {
+    Password(&'a Secret),
+    /// `$6$…`, of crypt(3). How long the password is that it is of, nobody knows.
+    Hash(&'a Secret),
+}
+
+impl Login<'_> {
+    fn hash(self) -> Result<Secret> {
+        match self {
+            Self::Password(password) => password::hash(password),
+            Self::Hash(hash) => Ok(hash.clone()),
+        }
+    }
+
+    fn check(self) -> Result<()> {
+        match self {
+            Self::Password(password) => acceptable(password),
+            Self::Hash(hash) => ShaCrypt::read(hash.reveal()).map(drop).map_err(|why| Error::invalid("hash", why)),
+        }
+    }
+}
+
 /// Every error that is the caller's is `Invalid`.
 impl Registry {
     pub fn new(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
@@ -36,15 +61,20 @@ impl Registry {
 
     /// Takes a core for some dozen milliseconds, as does [`Registry::set_password`].
     pub fn add(&self, name: &str, password: &Secret, role: Role) -> Result<()> {
+        self.add_seeing(name, Login::Password(password), role, None)
+    }
+
+    /// One that sees the VMs that the rules show, or all.
+    pub fn add_seeing(&self, name: &str, login: Login<'_>, role: Role, sees: Option<NameRules>) -> Result<()> {
         let mut bad = Problems::new();
         let name: Option<UserName> = name.parse().map_err(|why: String| bad.add("name", why)).ok();
-        bad.absorb(acceptable(password))?;
+        bad.absorb(login.check())?;
+        bad.absorb(sound(sees.as_ref()))?;
         bad.done()?;
         let name = name.ok_or_else(|| Error::internal("a bad name without a problem"))?;
         let now = self.clock.now();
         let id = UserId(self.ids.uuid());
-        let user =
-            User { id, name, password: password::hash(password)?, role, sees: None, created_at: now, updated_at: now };
+        let user = User { id, name, password: login.hash()?, role, sees, created_at: now, updated_at: now };
         self.store.note_tx(|c| {
             if accounts::user_named(c, user.name.as_str())?.is_some() {
                 return Err(Error::invalid("name", format!("there is a user {} already", user.name)));
@@ -81,6 +111,19 @@ impl Registry {
                 spare_the_last_admin(c, &user)?;
             }
             accounts::set_role(c, user.id, role, now)
+        })
+    }
+
+    /// `None`: every VM. The last admin goes on to see them all while there are other accounts.
+    pub fn set_sees(&self, name: &str, sees: Option<&NameRules>) -> Result<()> {
+        sound(sees)?;
+        let now = self.clock.now();
+        self.store.note_tx(|c| {
+            let user = named(c, name)?;
+            if sees.is_some() {
+                spare_the_last_admin(c, &user)?;
+            }
+            accounts::set_sees(c, user.id, sees, now)
         })
     }
 
@@ -140,6 +183,10 @@ fn acceptable(password: &Secret) -> Result<()> {
     }
 }
 
+fn sound(sees: Option<&NameRules>) -> Result<()> {
+    sees.and_then(NameRules::problem).map_or(Ok(()), |why| Err(Error::invalid("sees", why)))
+}
+
 fn named(c: &mut Conn, name: &str) -> Result<User> {
     let name = name.trim();
     accounts::user_named(c, name)?.ok_or_else(|| Error::invalid("name", format!("there is no user {name:?}")))
@@ -149,7 +196,9 @@ fn spare_the_last_admin(c: &mut Conn, user: &User) -> Result<()> {
     let users = accounts::users(c)?;
     let mut others = users.iter().filter(|other| other.id != user.id).peekable();
     let alone = others.peek().is_none();
-    if user.role != Role::Admin || alone || others.any(|other| other.role == Role::Admin) {
+    // Who does not see every VM may not administer.
+    let is_admin = |user: &User| user.role == Role::Admin && user.sees.is_none();
+    if !is_admin(user) || alone || others.any(is_admin) {
         return Ok(());
     }
     let why = format!("{} is the last admin; make another user admin first", user.name);
