@@ -133,6 +133,19 @@ impl Answer {
 
 /// One request on a connection of its own.
 pub fn ask(address: SocketAddr, method: &str, uri: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let (mut answer, body) = ask_bytes(address, method, uri, headers, body);
+    answer.body = String::from_utf8(body).unwrap();
+    answer
+}
+
+/// The same for a body that is no text: it stands beside the answer.
+pub fn ask_bytes(
+    address: SocketAddr,
+    method: &str,
+    uri: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (Answer, Vec<u8>) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE * 4)).unwrap();
     let mut request = format!("{method} {uri} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
@@ -143,9 +156,10 @@ pub fn ask(address: SocketAddr, method: &str, uri: &str, headers: &[(&str, &str)
     stream.write_all(request.as_bytes()).unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
-    let text = String::from_utf8(bytes).unwrap();
-    assert!(text.contains("\r\n\r\n"), "no answer to {method} {uri}: {text:?}");
-    parse(&text)
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+    let end = end.unwrap_or_else(|| panic!("no answer to {method} {uri}: {:?}", String::from_utf8_lossy(&bytes)));
+    let body = bytes.split_off(end + 4);
+    (parse(&String::from_utf8(bytes).unwrap()), body)
 }
 
 /// A head, and a body as it is.
