@@ -5,6 +5,7 @@ mod pages;
 mod table;
 mod users;
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,10 +44,11 @@ impl Scene {
         Self::on(Site::new(), settings, prefix)
     }
 
-    fn on(site: Site, settings: VirtDancer, prefix: &str) -> Self {
+    fn on(mut site: Site, settings: VirtDancer, prefix: &str) -> Self {
         let root = site.dir.path().join("host");
         a_host(&root);
-        let app = Site { root, ..site }.start();
+        site.root = root;
+        let app = site.start();
         let storlink = app.storlink();
         let [web, db] = ["web-1", "db-2"].map(|name| app.run(app.vm_of(storlink, None, name)).unwrap());
         account(&app.store(), "root", Role::Admin, None);
@@ -58,24 +60,28 @@ impl Scene {
     }
 
     /// `{web}` and `{db}` in the path are the VMs.
-    fn ask(&self, user: &str, method: &str, path: &str, body: &str) -> Answer {
+    fn ask(&self, user: &str, method: &str, path: &str, body: &str) -> Said {
         let basic = basic(user, PASSWORD);
         let mut headers = vec![("Content-Type", "application/json;charset=utf-8")];
         if !user.is_empty() {
             headers.push(("Authorization", basic.as_str()));
         }
-        self.http.ask(method, &self.path(path), &headers, body)
+        self.send(method, path, &headers, body)
+    }
+
+    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Said {
+        Said(self.http.ask(method, &self.path(path), headers, body))
     }
 
     fn path(&self, path: &str) -> String {
         path.replace("{web}", &self.web.to_string()).replace("{db}", &self.db.to_string())
     }
 
-    fn get(&self, path: &str) -> Answer {
+    fn get(&self, path: &str) -> Said {
         self.ask("root", "GET", path, "")
     }
 
-    fn act(&self, vm: VmId, action: &str) -> Answer {
+    fn act(&self, vm: VmId, action: &str) -> Said {
         self.ask("root", "POST", &format!("/vm/{vm}/action"), &format!("{{\"action\":\"{action}\"}}"))
     }
 
@@ -92,7 +98,19 @@ impl Scene {
     }
 }
 
-impl Answer {
+/// An answer, and what it should be.
+#[derive(Debug)]
+struct Said(Answer);
+
+impl Deref for Said {
+    type Target = Answer;
+
+    fn deref(&self) -> &Answer {
+        &self.0
+    }
+}
+
+impl Said {
     fn json(&self) -> Value {
         assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
         let value: Value = serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"));
