@@ -20,6 +20,7 @@ mod accounts;
 mod backends;
 mod backups;
 mod check;
+mod console;
 mod contract;
 mod faults;
 mod fresh;

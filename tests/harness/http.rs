@@ -8,13 +8,13 @@ use super::wait::PATIENCE;
 use pengx::dialects::pengx::{Settings, refusal, routes};
 use pengx::dialects::{Mounted, Refusal, plain_refusal};
 use pengx::operations::{Core, Gate};
-use pengx::server::{Limits, Listener, Mounts, Tls, Traffic};
+use pengx::server::{Limits, Listener, Mounts, Stopped, Tls, Traffic};
 
 /// Serves until it is dropped.
 pub struct Served {
     pub address: SocketAddr,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Stopped>>,
 }
 
 /// One answer, as it came.
@@ -61,10 +61,16 @@ impl Served {
                 told.send(socket.local_addr().unwrap()).unwrap();
                 let stop = async { drop(stopped.await) };
                 let listener = Listener { socket, tls, limits, traffic };
-                pengx::server::serve(listener, mounts, refusal, stop).await;
-            });
+                pengx::server::serve(listener, mounts, refusal, stop).await
+            })
         });
         Self { address: address.recv().unwrap(), stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Stops it in order.
+    pub fn stopped(mut self) -> Stopped {
+        drop(self.stop.take());
+        self.thread.take().unwrap().join().unwrap()
     }
 
     pub fn get(&self, uri: &str) -> Answer {
@@ -138,7 +144,13 @@ pub fn ask(address: SocketAddr, method: &str, uri: &str, headers: &[(&str, &str)
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {method} {uri}: {text:?}"));
+    assert!(text.contains("\r\n\r\n"), "no answer to {method} {uri}: {text:?}");
+    parse(&text)
+}
+
+/// A head, and a body as it is.
+pub fn parse(text: &str) -> Answer {
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let header = |line: &str| line.split_once(": ").map(|(n, v)| (n.to_lowercase(), v.to_owned())).unwrap();
