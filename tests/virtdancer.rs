@@ -1,7 +1,9 @@
 //! VirtDancer's API over HTTP: the contract's tables row by row, its vectors, and what its two web pages need.
 
 mod actions;
+mod browser;
 mod pages;
+mod screens;
 mod table;
 mod users;
 
@@ -14,12 +16,13 @@ use pengx::config::VirtDancer;
 use pengx::dialects::ask::Bodies;
 use pengx::dialects::virtdancer::mount;
 use pengx::model::{NameRules, PowerState, RandomIds, Role, Secret, SystemClock, VmId};
-use pengx::operations::{Gate, Registry};
+use pengx::operations::{Gate, Registry, vm};
 use pengx::store::{Store, accounts};
 use serde_json::Value;
 
 use crate::harness::app::{App, Site};
 use crate::harness::http::{Answer, Served};
+use crate::harness::screen::Screen;
 use crate::harness::wait::wait_until;
 
 /// Has a colon, as passwords may.
@@ -91,6 +94,17 @@ impl Scene {
 
     fn state(&self, vm: VmId) -> u64 {
         self.detail(vm)["info"]["state"].as_u64().unwrap()
+    }
+
+    /// Starts `web-1`, whose screen is the test's.
+    fn show(&self, screen: &Screen) {
+        self.act(self.web, "start").done();
+        assert!(self.app.site.fake.put_screen(self.web, screen.port));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        wait_until("the screen is seen", || {
+            let view = runtime.block_on(vm::find(&self.app.core, self.web))?;
+            Ok(view.observed.vnc.is_some_and(|at| at.port == screen.port))
+        });
     }
 
     fn wait_state(&self, vm: VmId, state: u64) {
