@@ -8,13 +8,13 @@ use super::wait::PATIENCE;
 use pengx::dialects::pengx::{Settings, refusal, routes};
 use pengx::dialects::{Mounted, Refusal, plain_refusal};
 use pengx::operations::{Core, Gate};
-use pengx::server::{Limits, Listener, Mounts, Tls, Traffic};
+use pengx::server::{Limits, Listener, Mounts, Stopped, Tls, Traffic};
 
 /// Serves until it is dropped.
 pub struct Served {
     pub address: SocketAddr,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Stopped>>,
 }
 
 /// One answer, as it came.
@@ -61,10 +61,16 @@ impl Served {
                 told.send(socket.local_addr().unwrap()).unwrap();
                 let stop = async { drop(stopped.await) };
                 let listener = Listener { socket, tls, limits, traffic };
-                pengx::server::serve(listener, mounts, refusal, stop).await;
-            });
+                pengx::server::serve(listener, mounts, refusal, stop).await
+            })
         });
         Self { address: address.recv().unwrap(), stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Stops it in order.
+    pub fn stopped(mut self) -> Stopped {
+        drop(self.stop.take());
+        self.thread.take().unwrap().join().unwrap()
     }
 
     pub fn get(&self, uri: &str) -> Answer {
@@ -153,9 +159,14 @@ pub fn ask_bytes(
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
     let end = end.unwrap_or_else(|| panic!("no answer to {method} {uri}: {:?}", String::from_utf8_lossy(&bytes)));
     let body = bytes.split_off(end + 4);
-    let head = String::from_utf8(bytes).unwrap();
-    let mut lines = head.trim_end().lines();
+    (parse(&String::from_utf8(bytes).unwrap()), body)
+}
+
+/// A head, and a body as it is.
+pub fn parse(text: &str) -> Answer {
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let header = |line: &str| line.split_once(": ").map(|(n, v)| (n.to_lowercase(), v.to_owned())).unwrap();
-    (Answer { status, headers: lines.map(header).collect(), body: String::new() }, body)
+    Answer { status, headers: lines.map(header).collect(), body: body.to_owned() }
 }
