@@ -39,5 +39,6 @@ mod store;
 mod tasks;
 mod text;
 mod tls;
+mod tongues;
 mod virtdancer;
 mod xen;

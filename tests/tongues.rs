@@ -8,7 +8,7 @@ use pengx::config::{LibvirtJson, Open, ProxmoxApi, VirtDancer};
 use pengx::dialects::ask::Bodies;
 use pengx::dialects::{Mounted, libvirt_json, pengx as native, plain_refusal, proxmox_api, virtdancer};
 use pengx::hypervisor::Verb;
-use pengx::model::{RandomIds, Role, Secret, StorlinkId, SystemClock};
+use pengx::model::{Format, RandomIds, Role, Secret, StorlinkId, SystemClock};
 use pengx::operations::{Gate, Registry};
 use pengx::server::{Limits, Mounts, Traffic};
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ impl Scene {
         site.settings.tasks.lock_timeout = Duration::from_millis(300);
         let app = site.start();
         let storlink = app.storlink();
-        let template = app.template(storlink).to_string();
+        let template = app.template(storlink, Format::Qcow2).to_string();
         let registry = Registry::new(app.store(), Arc::new(SystemClock), Arc::new(RandomIds));
         registry.add(ACCOUNT, &Secret::new(PASSWORD.to_owned()), Role::Admin).unwrap();
         let gate = Gate::new(app.core.clone(), false).unwrap();
@@ -46,8 +46,7 @@ impl Scene {
             networks: vec!["0".to_owned()],
             novnc: "/nowhere".into(),
         };
-        let json =
-            LibvirtJson { open: open(), allow_power: true, redirect_base: None, disabled: Vec::new() };
+        let json = LibvirtJson { open: open(), allow_power: true, redirect_base: None, disabled: Vec::new() };
         let mounted: [(&str, Mounted); 4] = [
             ("", native::mount(gate.clone(), native::Settings::default())),
             ("/vd", virtdancer::mount(gate.clone(), VirtDancer::default(), bodies)),
@@ -117,11 +116,17 @@ fn what_one_api_does_the_others_tell() {
     assert_eq!((xml.element("name"), xml.element("memory"), xml.element("cpu_core")), ("web-1", "96", "2"));
     assert_eq!(xml.element("status"), "RUNNING");
     let detail = scene.get(&format!("/vd/vm/{uuid}"));
-    assert_eq!((&detail["name"], &detail["info"]["maxMem"], &detail["info"]["state"]), (&json!("web-1"), &json!(98304), &json!(1)));
+    assert_eq!(
+        (&detail["name"], &detail["info"]["maxMem"], &detail["info"]["state"]),
+        (&json!("web-1"), &json!(98304), &json!(1))
+    );
     let info = scene.get("/lj/vm_info?name=web-1");
     assert_eq!((&info["max_mem"], &info["vcpu"], &info["state"]), (&json!(98304), &json!(2), &json!(1)));
     let container = scene.container(id);
-    assert_eq!((&container["maxmem"], &container["cpus"], &container["status"]), (&json!(100_663_296), &json!("2"), &json!("running")));
+    assert_eq!(
+        (&container["maxmem"], &container["cpus"], &container["status"]),
+        (&json!(100_663_296), &json!("2"), &json!("running"))
+    );
 
     // Stopped in another, and suspended and resumed in a third.
     let stopped = value(&scene.json("POST", "/lj/vm_stop?name=web-1", &Value::Null));
