@@ -86,7 +86,7 @@ mod tests {
             (PowerState::Crashed, None, true),
             (PowerState::Unknown, None, false),
         ] {
-            let now = Observed { state, vnc };
+            let now = Observed { state, vnc, number: None };
             assert_eq!(is_gone(&now, &at(1)), gone, "{now:?}");
         }
     }
