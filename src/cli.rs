@@ -83,7 +83,7 @@ pub enum UserCommand {
         #[command(flatten)]
         sees: Sees,
         /// Every VM, as a user does that was added without rules.
-        #[arg(long, required_unless_present = "Sees", conflicts_with = "Sees")]
+        #[arg(long, required_unless_present = "rules", conflicts_with = "rules")]
         all: bool,
     },
     /// Remove a user, with its tokens.
@@ -92,7 +92,7 @@ pub enum UserCommand {
 
 /// Without any of these, every VM; with them a VM whose name fits one. Who does not see every VM may not change storlinks and PMs.
 #[derive(Debug, Args)]
-#[group(multiple = true)]
+#[group(id = "rules", multiple = true)]
 pub struct Sees {
     /// The VM of this name; like the next two, as often as needed.
     #[arg(long, value_name = "NAME")]

@@ -4,6 +4,7 @@ mod changes;
 mod gate;
 mod matrix;
 mod program;
+mod sight;
 
 use std::sync::Arc;
 

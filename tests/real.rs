@@ -4,6 +4,7 @@
 mod backups;
 mod changes;
 mod checks;
+mod consoles;
 mod copies;
 mod counters;
 pub mod counting;

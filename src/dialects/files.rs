@@ -17,6 +17,12 @@ pub(super) fn below(dir: PathBuf) -> BoxedFilter<(Response,)> {
     plain().and(warp::fs::dir(dir)).map(Reply::into_response).boxed()
 }
 
+/// The same for one file, whatever the path.
+pub(super) fn always(file: PathBuf) -> BoxedFilter<(Response,)> {
+    let read = warp::get().or(warp::head()).unify();
+    plain().and(read).and(warp::fs::file(file)).map(Reply::into_response).boxed()
+}
+
 /// Rejects paths with a name that begins with a dot.
 fn plain() -> BoxedFilter<()> {
     warp::path::full()

@@ -157,6 +157,73 @@ fn accounts_are_kept_from_the_command_line_beside_a_server() {
 }
 
 #[test]
+fn users_come_with_a_hash_of_crypt_and_see_what_their_rules_show() {
+    // Of admin:pass, with 5000 rounds and with 1000.
+    const USUAL: &str =
+        "$6$Vt.9/xyz$NbXg/EMRVAzyr9Mj2Rq.8c8X7ukIm0HgLoVsMcxpDIZQlXyXVq09RehI6A4TOfhPLs6J1k/mo5ie7Tf4nIX8P.";
+    const FEW: &str =
+        "$6$rounds=1000$Q$BBmDQK1H8PDyX0tLiaD/EXmISOUzYN7dRQK0703xTg/DrD6ijVa0xTI9NmUOMhpRKaC4Wh49kjWAYnVTVyhcH1";
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let add = |name: &str, more: &[&str], input: &str| {
+        done(&data, &[&["user", "add", name, "--role", "viewer"], more].concat(), input);
+    };
+    add("root", &[], PASSWORD);
+    done(&data, &["user", "role", "root", "admin"], "");
+    add(
+        "ann",
+        &["--hash", "--sees-prefix", "web-", "--sees-prefix", "a b", "--sees-suffix", ".org"],
+        &format!("{USUAL}\n"),
+    );
+    add("bob", &["--hash", "--sees-none"], FEW);
+    let server = Server::start(&data, "127.0.0.1:0");
+    for name in ["ann", "bob"] {
+        let said = [basic(name, "admin:pass"), basic(name, "admin:pas"), basic(name, "admin"), basic(name, USUAL)];
+        assert_eq!(said.map(|authorization| server.get(&authorization)), [200, 401, 401, 401]);
+        // Remembered, and still the only one.
+        assert_eq!([server.get(&basic(name, "admin:pass")), server.get(&basic(name, ""))], [200, 401]);
+    }
+    done(&data, &["user", "sees", "bob", "--sees-exact", "db"], "");
+    done(&data, &["user", "sees", "root", "--all"], "");
+    let sees = || {
+        let users = done(&data, &["user", "list"], "");
+        users.lines().map(|line| line.split('\t').nth(3).unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(sees(), ["prefix web-, prefix a b, suffix .org", "exact db", "all"]);
+    done(&data, &["user", "sees", "bob", "--sees-none"], "");
+    done(&data, &["user", "sees", "ann", "--all"], "");
+    assert_eq!(sees(), ["all", "none", "all"]);
+    // A password that is set here takes the place of the hash.
+    done(&data, &["user", "password", "bob"], "bob's own secret");
+    server.wait(&basic("bob", "admin:pass"), 401);
+    assert_eq!(server.get(&basic("bob", "bob's own secret")), 200);
+
+    let eve = &["user", "add", "eve", "--role", "viewer"][..];
+    for (args, input, says) in [
+        ([eve, &["--hash"]].concat(), "long enough\n", "hash: must be $6$salt$hash"),
+        ([eve, &["--hash"]].concat(), "", "hash: must be $6$salt$hash"),
+        ([eve, &["--hash"]].concat(), &FEW.replace("1000", "1000001"), "hash: must have 1000 to 1000000 rounds"),
+        ([eve, &["--sees-none", "--sees-exact", "a"]].concat(), PASSWORD, "--sees-exact"),
+        ([eve, &["--sees-suffix", "a\nprefix "]].concat(), PASSWORD, "sees: suffix: must be"),
+        ([eve, &["--all"]].concat(), PASSWORD, "--all"),
+        (vec!["user", "sees", "ann"], "", "--all"),
+        (vec!["user", "sees", "ann", "--all", "--sees-none"], "", "--all"),
+        (vec!["user", "sees", "eve", "--all"], "", "name: there is no user \"eve\""),
+        (vec!["user", "sees", "root", "--sees-prefix", ""], "", "root is the last admin"),
+    ] {
+        let said = refused(&data, &args, input);
+        assert!(said.contains(says), "{args:?}: {said}");
+        assert!(!said.contains("1000001$") && !said.contains("long enough"), "{said}");
+    }
+    // One that does not see every VM is none.
+    done(&data, &["user", "role", "ann", "admin"], "");
+    done(&data, &["user", "sees", "ann", "--sees-prefix", ""], "");
+    for args in [["user", "remove", "root"].as_slice(), &["user", "role", "root", "viewer"]] {
+        assert!(refused(&data, args, "").contains("root is the last admin"));
+    }
+}
+
+#[test]
 fn an_open_address_is_served_from_the_first_account_on() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

@@ -96,6 +96,8 @@ const CHOICES: &[(&str, Option<u8>)] = &[
     ("GET /backups/", Some(42)),
     ("POST /vms/:vm/backups/:bak/verify/", None),
     ("POST /vms/:vm/backups/:bak/prove/", None),
+    ("GET /vms/:vm/console/", None),
+    ("POST /vms/:vm/console/", None),
 ];
 
 /// Every endpoint of the hand-written table with its row.

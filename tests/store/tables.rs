@@ -41,7 +41,8 @@ fn users_and_their_tokens() {
             name: name.parse().unwrap(),
             password: Secret::new("$argon2id$…".to_owned()),
             role: Role::Operator,
-            sees: None,
+            sees: (name == "ann")
+                .then(|| NameRules { prefix: vec!["web-".to_owned(), String::new()], ..NameRules::default() }),
             created_at: at(1),
             updated_at: at(1),
         };
@@ -72,10 +73,20 @@ fn users_and_their_tokens() {
         db.write(|c| accounts::set_password(c, bob.id, &hash, at(5)));
         db.write(|c| accounts::set_role(c, bob.id, Role::Admin, at(6)));
         let changed = User { password: hash.clone(), role: Role::Admin, updated_at: at(6), ..bob.clone() };
-        assert_eq!(db.read(|c| accounts::user_named(c, "bob")), Some(changed));
+        assert_eq!(db.read(|c| accounts::user_named(c, "bob")), Some(changed.clone()));
+        for sees in [
+            Some(NameRules::default()),
+            Some(NameRules { exact: vec!["웹 1".to_owned()], ..NameRules::default() }),
+            None,
+        ] {
+            db.write(|c| accounts::set_sees(c, bob.id, sees.as_ref(), at(7)));
+            let changed = User { sees, updated_at: at(7), ..changed.clone() };
+            assert_eq!(db.read(|c| accounts::user_named(c, "bob")), Some(changed));
+        }
         let nobody = user(3, "eve").id;
         assert_eq!(kind(db.store.write_tx(|c| accounts::set_password(c, nobody, &hash, at(5)))), "not_found");
         assert_eq!(kind(db.store.write_tx(|c| accounts::set_role(c, nobody, Role::Admin, at(5)))), "not_found");
+        assert_eq!(kind(db.store.write_tx(|c| accounts::set_sees(c, nobody, None, at(5)))), "not_found");
         assert_eq!(kind(db.store.write_tx(|c| accounts::remove_user(c, nobody))), "not_found");
 
         db.write(|c| accounts::remove_token(c, third.id));
@@ -499,7 +510,8 @@ fn vms_disks_and_nics_come_and_go_together() {
 fn tasks_from_queued_to_their_outcome() {
     on_both(|db| {
         let (mine, other) = (pm(1), pm(2));
-        let (a, b, c3) = (task(&mine, 1), task(&mine, 2), task(&other, 3));
+        let (mut a, mut b, c3) = (task(&mine, 1), task(&mine, 2), task(&other, 3));
+        (a.account, b.account) = (Some("ann".to_owned()), Some("bob".to_owned()));
         db.write(|c| {
             pms::save(c, &mine)?;
             pms::save(c, &other)?;
@@ -507,6 +519,8 @@ fn tasks_from_queued_to_their_outcome() {
         });
         assert_eq!(db.read(|c| tasks::find(c, a.id)), Some(a.clone()));
         assert_eq!(db.read(|c| tasks::recent(c, 2)), [c3.clone(), b.clone()]);
+        assert_eq!(db.read(|c| tasks::recent_of(c, "ann", 2)), [a.clone()]);
+        assert_eq!(db.read(|c| tasks::recent_of(c, "Ann", 2)), []);
         assert_eq!(db.read(|c| tasks::unfinished(c, mine.id)), [a.clone(), b.clone()]);
 
         db.write(|c| tasks::start(c, a.id, at(20)).and_then(|()| tasks::note(c, a.id, 40, "copying vda")));
@@ -530,7 +544,6 @@ fn tasks_from_queued_to_their_outcome() {
             error: Some("no_space".to_owned()),
             message: "too little room".to_owned(),
             ended_at: Some(at(30)),
-            account: Some("ann".to_owned()),
             ..running
         };
         assert_eq!(db.read(|c| tasks::find(c, a.id)), Some(failed));

@@ -98,7 +98,7 @@ impl Caller {
 
 /// What is not for the caller to see. That there is something may be known, and nothing more.
 pub(in crate::operations) fn hidden() -> Error {
-    Error::new(ErrorKind::Forbidden { what: "see or use a vm that your account's rules do not show".to_owned() })
+    Error::new(ErrorKind::Forbidden { what: "see or use a vm that the rules of your account do not show".to_owned() })
 }
 
 /// For the log.
