@@ -27,6 +27,7 @@ mod front;
 mod harness;
 mod hosts;
 mod house;
+mod live;
 mod load;
 mod monitor;
 mod real;
