@@ -14,8 +14,8 @@ use pengx::operations::pm::AuthorizeKeys;
 use pengx::operations::storlink::CreateStorlink;
 use pengx::operations::template::AddTemplate;
 use pengx::operations::vm::{
-    Changes, CreateVm, DeleteVm, EditVm, PoweroffVm, RebootVm, ResetVm, ResumeVm, ShutdownVm, StartVm, SuspendVm,
-    UpdateVm,
+    Changes, CreateVm, DeleteVm, EditVm, PoweroffVm, RebootVm, RequestShutdownVm, ResetVm, ResumeVm, ShutdownVm,
+    StartVm, SuspendVm, UpdateVm,
 };
 use pengx::tasks::Fate;
 
@@ -126,6 +126,12 @@ fn vm_scenarios() -> Vec<Scenario> {
             name: "vm.shutdown",
             prepare: |app| Some(started(app)),
             run: |app, vm| app.run(ShutdownVm { vm: vm.unwrap() }),
+            done: |app, vm| state(app, vm) == Some(PowerState::Shutdown),
+        },
+        Scenario {
+            name: "vm.shutdown, asked once",
+            prepare: |app| Some(started(app)),
+            run: |app, vm| app.run(RequestShutdownVm { vm: vm.unwrap() }),
             done: |app, vm| state(app, vm) == Some(PowerState::Shutdown),
         },
         Scenario {

@@ -4,6 +4,7 @@
 mod backups;
 mod changes;
 mod checks;
+mod consoles;
 mod copies;
 mod counters;
 pub mod counting;
@@ -15,6 +16,7 @@ pub mod guests;
 mod helpers;
 mod hung_guest;
 mod installs;
+mod libvirt_json;
 mod libvirtd;
 mod living;
 mod moves;

@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use warp::http::header::HOST;
+use warp::http::header::{HOST, ORIGIN};
 use warp::http::{HeaderMap, HeaderValue};
 
 /// Whether the one `Host` header, if there is one, names the loopback. A client without it is no browser.
@@ -17,6 +17,16 @@ pub(super) fn is_own_origin(headers: &HeaderMap, origin: &HeaderValue) -> bool {
     let own = headers.get(HOST).and_then(|host| host.to_str().ok());
     let page = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
     own.is_some_and(|own| page.is_some_and(|page| page.eq_ignore_ascii_case(own)))
+}
+
+/// Whether a browser says that a page of another site asks. No browser sends an `Origin` with what its own page reads.
+pub(super) fn is_cross_site(headers: &HeaderMap) -> bool {
+    let fetch = headers.get("sec-fetch-site").map(|site| site.as_bytes());
+    match fetch {
+        Some(b"same-origin" | b"none") => false,
+        Some(_) => true,
+        None => headers.get_all(ORIGIN).iter().any(|origin| !is_own_origin(headers, origin)),
+    }
 }
 
 /// Whether a `Host`, with or without a port, names the loopback.
@@ -63,5 +73,21 @@ mod tests {
         ] {
             assert!(!is_loopback(host), "{host}");
         }
+    }
+
+    fn cross(headers: &[(&'static str, &str)]) -> bool {
+        is_cross_site(&headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect())
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_told_apart() {
+        assert!(!cross(&[]));
+        assert!(!cross(&[("host", "localhost:8000"), ("origin", "http://localhost:8000")]));
+        assert!(cross(&[("host", "localhost:8000"), ("origin", "http://localhost:8001")]));
+        assert!(cross(&[("host", "localhost:8000"), ("origin", "null")]));
+        assert!(cross(&[("sec-fetch-site", "cross-site")]));
+        assert!(cross(&[("sec-fetch-site", "same-site")]));
+        assert!(!cross(&[("sec-fetch-site", "none")]));
+        assert!(!cross(&[("sec-fetch-site", "same-origin"), ("origin", "http://localhost:8000")]));
     }
 }

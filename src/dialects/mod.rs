@@ -5,6 +5,7 @@
 pub mod ask;
 pub mod console;
 mod credentials;
+mod files;
 mod form;
 mod host;
 pub mod libvirt_json;

@@ -173,6 +173,14 @@ impl FakeHypervisor {
         state.domains.get_mut(&id).map(|domain| domain.deaf = deaf).is_some()
     }
 
+    /// Puts the screen of a running domain to where a test has one. False when it does not run.
+    pub fn put_screen(&self, id: VmId, port: u16) -> bool {
+        let put = |domain: &mut Domain| domain.run.as_mut().map(|run| run.screen = port).is_some();
+        let put = self.world.lock().domains.get_mut(&id).is_some_and(put);
+        self.world.changed();
+        put
+    }
+
     /// The domain dies of itself. False when it does not run.
     pub fn crash(&self, id: VmId) -> bool {
         self.end(id, PowerState::Crashed)

@@ -56,7 +56,7 @@ macro_rules! integer_id {
 }
 
 uuid_id!(VmId, PmId, TemplateId, DiskId, SnapshotId, BackupId, TaskId, UserId, TokenId);
-integer_id!(StorlinkId, NicId);
+integer_id!(StorlinkId, NicId, VmNumber);
 
 /// Where new ids, MAC addresses and passwords come from; tests fix it.
 pub trait Ids: Send + Sync {

@@ -20,6 +20,7 @@ mod ssh_key;
 mod storlink;
 mod task;
 mod template;
+mod tenant;
 mod text;
 mod units;
 mod vm;
@@ -39,6 +40,7 @@ pub use guest::{DomainStats, GuestAddress, Screenshot};
 pub use host_storage::{Ocfs2Peer, Storage, StorageCategory};
 pub use ids::{
     BackupId, DiskId, Ids, NicId, PmId, RandomIds, SnapshotId, StorlinkId, TaskId, TemplateId, TokenId, UserId, VmId,
+    VmNumber,
 };
 pub use iso::{Iso, IsoFile, IsoName};
 pub use name_rules::NameRules;
@@ -51,6 +53,7 @@ pub use ssh_key::SshKey;
 pub use storlink::{Storlink, StorlinkLevel, StorlinkType, Usage};
 pub use task::{Access, Lane, Lock, Resource, Task, TaskKind, TaskState};
 pub use template::{Os, OsArch, Template};
+pub use tenant::{Deletion, ShortId, Tenancy, Tenant};
 pub use text::{Name, Secret, forbidden, is_noncharacter, is_xml_char};
 pub use units::MiB;
 pub use vm::{Seen, Vm};

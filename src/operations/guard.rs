@@ -1,5 +1,7 @@
 //! Finding what an operation names, or saying why it cannot be had: it is not there, or it is another host's.
 
+use std::collections::HashSet;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
     Backup, BackupId, Lock, Pm, Resource, Snapshot, SnapshotId, SnapshotKind, Storlink, StorlinkId, Template,
@@ -46,6 +48,23 @@ pub(super) fn seen_vm(c: &mut Conn, core: &Core, id: VmId) -> Result<Vm> {
     let vm = vms::find(c, id)?.ok_or_else(|| Error::not_found("vm", id))?;
     core.caller.require_sight(&vm.name)?;
     Ok(vm)
+}
+
+/// Which VMs the caller sees, at one moment.
+pub(super) struct Sight(Option<HashSet<VmId>>);
+
+impl Sight {
+    pub(super) fn of(c: &mut Conn, core: &Core) -> Result<Self> {
+        if core.caller.sees_all() {
+            return Ok(Self(None));
+        }
+        let seen = vms::names(c)?.into_iter().filter(|(_, name)| core.caller.sees(name));
+        Ok(Self(Some(seen.map(|(vm, _)| vm).collect())))
+    }
+
+    pub(super) fn shows(&self, vm: VmId) -> bool {
+        self.0.as_ref().is_none_or(|seen| seen.contains(&vm))
+    }
 }
 
 /// A VM of this host. Another host's hypervisor is not ours to command: a VM must never run twice.

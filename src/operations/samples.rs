@@ -197,7 +197,8 @@ impl Shared {
 fn follow(shared: &Weak<Shared>) {
     while let Some(shared) = shared.upgrade() {
         let kept = lock(&shared.kept);
-        let wait = kept.due(&shared.pace).saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        let wait = kept.due(now, &shared.pace).saturating_duration_since(now);
         if !wait.is_zero() {
             drop(shared.wake.wait_timeout(kept, wait.min(TICK)));
             continue;
@@ -205,7 +206,8 @@ fn follow(shared: &Weak<Shared>) {
         drop(kept);
         let _turn = lock(&shared.turn);
         // Another one may have looked meanwhile.
-        if lock(&shared.kept).due(&shared.pace) > Instant::now() {
+        let now = Instant::now();
+        if lock(&shared.kept).due(now, &shared.pace) > now {
             continue;
         }
         if let Err(why) = shared.look() {

@@ -20,6 +20,7 @@
 pub mod accounts;
 pub mod backups;
 mod conn;
+pub mod deletions;
 pub mod disks;
 mod failure;
 pub mod journal;
@@ -29,6 +30,7 @@ mod meter;
 mod migrate;
 pub mod networks;
 pub mod nics;
+pub mod numbers;
 pub mod pms;
 mod pool;
 pub mod reservations;
@@ -42,6 +44,7 @@ pub mod storages;
 pub mod storlinks;
 pub mod tasks;
 pub mod templates;
+pub mod tenants;
 mod url;
 pub mod vms;
 

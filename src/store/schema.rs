@@ -277,9 +277,58 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    numbers (number) {
+        number -> Integer,
+        vm -> Text,
+    }
+}
+
+diesel::table! {
+    promised_numbers (number) {
+        number -> Integer,
+        promised_at -> Timestamp,
+        expires_at -> Timestamp,
+        task -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    tenants (id) {
+        id -> Text,
+        name -> Text,
+        password -> Text,
+        created_at -> Timestamp,
+        had_vms -> Bool,
+    }
+}
+
+diesel::table! {
+    tenancies (vm) {
+        vm -> Text,
+        tenant -> Text,
+        swap -> BigInt,
+        since -> Timestamp,
+    }
+}
+
+diesel::table! {
+    deletions (vm) {
+        vm -> Text,
+        id -> Text,
+        asked_at -> Timestamp,
+        task -> Nullable<Text>,
+    }
+}
+
 diesel::joinable!(vms -> templates (template));
 diesel::joinable!(locks -> tasks (task));
 diesel::joinable!(journal -> tasks (task));
+diesel::joinable!(promised_numbers -> tasks (task));
+diesel::joinable!(deletions -> tasks (task));
 diesel::allow_tables_to_appear_in_same_query!(vms, templates);
 diesel::allow_tables_to_appear_in_same_query!(locks, tasks);
 diesel::allow_tables_to_appear_in_same_query!(journal, tasks);
+diesel::allow_tables_to_appear_in_same_query!(promised_numbers, tasks);
+diesel::allow_tables_to_appear_in_same_query!(deletions, tasks);
+diesel::allow_tables_to_appear_in_same_query!(numbers, vms);

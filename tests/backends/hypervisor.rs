@@ -6,6 +6,7 @@ mod guest;
 mod jobs;
 mod libvirt;
 mod live;
+mod measured;
 mod moved;
 mod signs;
 mod xl;
@@ -27,6 +28,7 @@ use uuid::Uuid;
 
 use self::chains::*;
 use self::live::*;
+use self::measured::*;
 use self::signs::*;
 use crate::harness::libvirt::Libvirtd;
 use crate::harness::xen::is_too_slow;
@@ -290,7 +292,11 @@ laws! {
     a_disk_is_on_its_whole_chain,
     a_missing_image_of_a_chain_is_named,
     a_backing_image_serves_many_and_nobody_writes_to_it,
-    an_agent_that_is_not_there_does_not_answer;
+    an_agent_that_is_not_there_does_not_answer,
+    what_a_guest_uses_is_told_while_it_is_on,
+    nobody_knows_where_a_silent_guest_is_reached,
+    a_screen_is_a_picture_while_it_is_on,
+    a_description_is_a_document_without_secrets;
     with_live_chains:
     all_disks_move_onto_overlays_or_none,
     an_overlay_of_something_else_is_refused,

@@ -8,13 +8,13 @@ use super::wait::PATIENCE;
 use pengx::dialects::pengx::{Settings, refusal, routes};
 use pengx::dialects::{Mounted, Refusal, plain_refusal};
 use pengx::operations::{Core, Gate};
-use pengx::server::{Limits, Listener, Mounts, Tls, Traffic};
+use pengx::server::{Limits, Listener, Mounts, Stopped, Tls, Traffic};
 
 /// Serves until it is dropped.
 pub struct Served {
     pub address: SocketAddr,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Stopped>>,
 }
 
 /// One answer, as it came.
@@ -61,10 +61,16 @@ impl Served {
                 told.send(socket.local_addr().unwrap()).unwrap();
                 let stop = async { drop(stopped.await) };
                 let listener = Listener { socket, tls, limits, traffic };
-                pengx::server::serve(listener, mounts, refusal, stop).await;
-            });
+                pengx::server::serve(listener, mounts, refusal, stop).await
+            })
         });
         Self { address: address.recv().unwrap(), stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Stops it in order.
+    pub fn stopped(mut self) -> Stopped {
+        drop(self.stop.take());
+        self.thread.take().unwrap().join().unwrap()
     }
 
     pub fn get(&self, uri: &str) -> Answer {
@@ -127,6 +133,19 @@ impl Answer {
 
 /// One request on a connection of its own.
 pub fn ask(address: SocketAddr, method: &str, uri: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let (mut answer, body) = ask_bytes(address, method, uri, headers, body);
+    answer.body = String::from_utf8(body).unwrap();
+    answer
+}
+
+/// The same for a body that is no text: it stands beside the answer.
+pub fn ask_bytes(
+    address: SocketAddr,
+    method: &str,
+    uri: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (Answer, Vec<u8>) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE * 4)).unwrap();
     let mut request = format!("{method} {uri} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
@@ -137,8 +156,15 @@ pub fn ask(address: SocketAddr, method: &str, uri: &str, headers: &[(&str, &str)
     stream.write_all(request.as_bytes()).unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
-    let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {method} {uri}: {text:?}"));
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+    let end = end.unwrap_or_else(|| panic!("no answer to {method} {uri}: {:?}", String::from_utf8_lossy(&bytes)));
+    let body = bytes.split_off(end + 4);
+    (parse(&String::from_utf8(bytes).unwrap()), body)
+}
+
+/// A head, and a body as it is.
+pub fn parse(text: &str) -> Answer {
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let header = |line: &str| line.split_once(": ").map(|(n, v)| (n.to_lowercase(), v.to_owned())).unwrap();

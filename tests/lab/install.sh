@@ -6,7 +6,8 @@
 #     run    to build pengx and to try it (`make run`): libraries, libvirt, QEMU,
 #            the tools that the guest image is made with
 #     test   the same, and what `make test` needs: a PostgreSQL server, shellcheck, xmllint, a
-#            file system that can be made to hang, what makes a package and a Debian to install it in, ssh
+#            file system that can be made to hang, what makes a package and a Debian to install it in, ssh,
+#            and a browser with what drives it
 #     fresh  what `make test-fresh` needs to make a bare Debian
 set -euo pipefail
 exec </dev/null
@@ -17,10 +18,14 @@ build=(build-essential pkg-config libpq-dev libvirt-dev ca-certificates)
 libvirt=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
     qemu-system-x86 qemu-utils seabios ipxe-qemu iproute2 curl)
 guest_image=(syslinux syslinux-common mtools dosfstools fdisk cpio e2fsprogs)
+# Node and npm may be there from elsewhere, in one package or in two.
+browser=(chromium)
+command -v node >/dev/null || browser+=(nodejs)
+command -v npm >/dev/null || browser+=(npm)
 case ${1:-run} in
     run) wanted=("${build[@]}" "${libvirt[@]}" "${guest_image[@]}") ;;
     test) wanted=("${build[@]}" "${libvirt[@]}" "${guest_image[@]}" postgresql-15 shellcheck libxml2-utils
-        dpkg-dev mmdebstrap debian-archive-keyring bindfs openssh-client) ;;
+        dpkg-dev mmdebstrap debian-archive-keyring bindfs openssh-client "${browser[@]}") ;;
     fresh) wanted=(mmdebstrap debian-archive-keyring git) ;;
     *) die "unknown set '$1', use run, test or fresh" ;;
 esac

@@ -275,8 +275,10 @@ mod tests {
 
     use super::*;
 
+    type Step = Box<dyn FnMut(&mut Inbox, &mut Vec<u8>) -> Result<bool, Fault>>;
+
     /// Feeds it whole, and again byte by byte, which makes no difference.
-    fn run(side: impl Fn() -> Box<dyn FnMut(&mut Inbox, &mut Vec<u8>) -> Result<bool, Fault>>, sent: &[u8]) -> Ran {
+    fn run(side: impl Fn() -> Step, sent: &[u8]) -> Ran {
         let mut runs = [sent.len().max(1), 1].map(|piece| {
             let (mut step, mut inbox, mut out) = (side(), Inbox::default(), Vec::new());
             let mut last = step(&mut inbox, &mut out);
@@ -303,7 +305,7 @@ mod tests {
     }
 
     fn login(sent: &[u8]) -> Ran {
-        let side = || -> Box<dyn FnMut(&mut Inbox, &mut Vec<u8>) -> Result<bool, Fault>> {
+        let side = || -> Step {
             let mut login = Login::new(Secret::new("s3cret".to_owned()));
             Box::new(move |inbox, out| login.step(inbox, out))
         };
@@ -311,7 +313,7 @@ mod tests {
     }
 
     fn welcome(sent: &[u8]) -> Ran {
-        let side = || -> Box<dyn FnMut(&mut Inbox, &mut Vec<u8>) -> Result<bool, Fault>> {
+        let side = || -> Step {
             let mut welcome = Welcome::new();
             Box::new(move |inbox, out| welcome.step(inbox, out))
         };

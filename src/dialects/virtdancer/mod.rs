@@ -1,17 +1,31 @@
-//! VirtDancer.
+//! VirtDancer's REST API: VMs with four power buttons, statistics for charts, and their screens, behind HTTP's Basic login.
+//!
+//! As the original answers, but for what `docs/compatibility.md` says. Its two user interfaces are files of the operator's.
 
-use warp::Reply;
-use warp::http::StatusCode;
+mod console;
+mod failure;
+mod front;
+mod stats;
+mod vms;
 
-use super::Mounted;
-use super::ask::{self, Ask, Bodies};
-use super::table::{self, Resource};
-use crate::config;
-use crate::operations::Gate;
+pub use front::{TABLE, mount};
 
-pub static TABLE: &[Resource] = &[];
+use failure::Failure;
+use serde::Serialize;
+use warp::http::HeaderValue;
+use warp::http::header::CONTENT_TYPE;
+use warp::reply::Response;
 
-pub fn mount(_gate: Gate, _settings: config::VirtDancer, bodies: Bodies) -> Mounted {
-    let routes = ask::serve(bodies, |_: Ask| async { StatusCode::NOT_FOUND.into_response() });
-    Mounted { routes, knows: table::knows(TABLE) }
+use crate::error::Error;
+
+/// 200.
+fn json(view: &impl Serialize) -> Result<Response, Failure> {
+    let text = serde_json::to_string(view).map_err(|e| Error::internal("an answer is no JSON").caused_by(e))?;
+    Ok(document(text))
+}
+
+fn document(text: String) -> Response {
+    let mut response = Response::new(text.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Secret, VmId};
 use crate::operations::Core;
+use crate::operations::pm::{self, Vitals};
 
 use super::Caller;
 use super::known::{Accounts, Known};
@@ -85,6 +86,14 @@ impl Gate {
             return Err(Error::new(ErrorKind::Unauthenticated));
         };
         Ok(core.in_the_name_of(caller))
+    }
+
+    /// How this host does, which the operator may show to everybody.
+    ///
+    /// # Errors
+    /// As [`pm::vitals`].
+    pub async fn vitals(&self) -> Result<Vitals> {
+        self.0.core.read(pm::vitals).await
     }
 
     /// A core in the name of an account that the operator chose for everybody who comes this way, without credentials.

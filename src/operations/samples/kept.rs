@@ -29,7 +29,7 @@ pub(super) struct Kept {
     /// When the last point of the series was made.
     minute: Option<Instant>,
     /// What each guest had used by then, or when it last told.
-    bases: HashMap<VmId, (Instant, DomainStats)>,
+    bases: HashMap<VmId, (Instant, Counters)>,
     series: HashMap<VmId, VecDeque<(Instant, SeriesPoint)>>,
     /// When somebody asked last.
     asked: Option<Instant>,
@@ -87,8 +87,7 @@ impl Kept {
     }
 
     /// When the next look is due.
-    pub(super) fn due(&self, pace: &Pace) -> Instant {
-        let now = Instant::now();
+    pub(super) fn due(&self, now: Instant, pace: &Pace) -> Instant {
         let newest = self.newest.as_ref().map(|look| look.at);
         let failed = self.failed.as_ref().map(|(at, _)| *at);
         if self.is_asked(now, pace) {
@@ -98,7 +97,7 @@ impl Kept {
         failed.map_or(minute, |at| minute.max(at + pace.interest))
     }
 
-    /// `is_on` and `is_there` tell of a guest that is not in the look whether that is only silent, and whether it exists.
+    /// `is_on` and `is_there` tell of a guest whether it runs, though the look has it not, and whether it exists.
     pub(super) fn note(
         &mut self,
         look: &Arc<Look>,
@@ -117,14 +116,17 @@ impl Kept {
             return;
         }
         self.minute = Some(look.at);
-        if let Some(last) = last {
-            for now in look.all.values() {
-                let point = point(look, now, self.bases.get(&now.id), last);
+        self.bases.retain(|id, _| is_on(*id));
+        for now in look.all.values() {
+            let base = self.bases.get(&now.id).copied();
+            let (since, before) =
+                base.filter(|(_, before)| goes_on(before, now)).unwrap_or((last.unwrap_or(look.at), [0; 5]));
+            if last.is_some() {
+                let point = point(look, now, since, before);
                 self.series.entry(now.id).or_default().push_back((look.at, point));
             }
+            self.bases.insert(now.id, (look.at, told(before, counters(now))));
         }
-        self.bases.retain(|id, _| is_on(*id));
-        self.bases.extend(look.all.values().map(|now| (now.id, (look.at, now.clone()))));
         let oldest = pace.minute.saturating_mul(POINTS);
         let most = usize::try_from(POINTS).unwrap_or(usize::MAX);
         for points in self.series.values_mut() {
@@ -140,38 +142,49 @@ impl Kept {
     }
 }
 
-/// Since what the guest had used at `base`; one that nobody saw then, or that has begun again, since the look at `last`.
-fn point(look: &Look, now: &DomainStats, base: Option<&(Instant, DomainStats)>, last: Instant) -> SeriesPoint {
-    let goes_on =
-        |(_, before): &&(Instant, DomainStats)| counters(before).iter().zip(counters(now)).all(|(b, n)| *b <= n);
-    let (since, before) = match base.filter(goes_on) {
-        Some((at, before)) => (*at, counters(before)),
-        None => (last, [0; 5]),
-    };
+/// Since what the guest had used before.
+fn point(look: &Look, now: &DomainStats, since: Instant, before: Counters) -> SeriesPoint {
     let secs = secs(look.at, since);
-    let counted = counters(now);
-    let mut rates = counted.iter().zip(before).map(|(now, before)| rate(grown(*now, before), secs));
-    let mut next = || rates.next().unwrap_or_default();
+    let [cpu, net_rx, net_tx, disk_read, disk_written] =
+        zipped(counters(now), before, |now, before| rate(grown(now, before), secs));
     let vcpus = u32::try_from(now.vcpu_nanos.len()).unwrap_or(u32::MAX);
     let bytes = |kib: u64| kib.saturating_mul(1024);
     SeriesPoint {
         at: look.time,
-        cpu: (next() / 1e9 / f64::from(vcpus.max(1))).clamp(0.0, 1.0),
+        cpu: (cpu / 1e9 / f64::from(vcpus.max(1))).clamp(0.0, 1.0),
         vcpus,
         memory_bytes: bytes(now.memory_used_kib.unwrap_or(now.memory_kib)),
         max_memory_bytes: bytes(now.max_memory_kib),
         disk_bytes: 0,
         max_disk_bytes: 0,
-        net_rx: next(),
-        net_tx: next(),
-        disk_read: next(),
-        disk_written: next(),
+        net_rx,
+        net_tx,
+        disk_read,
+        disk_written,
     }
 }
 
-/// Which grow for as long as a guest runs: unless a device is pulled out.
-fn counters(stats: &DomainStats) -> [u64; 5] {
+/// CPU time, then bytes.
+type Counters = [u64; 5];
+
+fn counters(stats: &DomainStats) -> Counters {
     [stats.cpu_nanos, stats.net_rx, stats.net_tx, stats.disk_read, stats.disk_written]
+}
+
+/// Whether it is the same run of the guest. The others step back when a device is pulled out.
+fn goes_on([before, ..]: &Counters, now: &DomainStats) -> bool {
+    *before <= now.cpu_nanos
+}
+
+/// What was told last: a guest that was busy was not asked for all, and did not say 0.
+fn told(before: Counters, now: Counters) -> Counters {
+    zipped(now, before, |now, before| if now == 0 { before } else { now })
+}
+
+fn zipped<T>(one: Counters, other: Counters, each: impl Fn(u64, u64) -> T) -> [T; 5] {
+    let [a, b, c, d, e] = one;
+    let [f, g, h, i, j] = other;
+    [each(a, f), each(b, g), each(c, h), each(d, i), each(e, j)]
 }
 
 fn grown(now: u64, before: u64) -> u64 {

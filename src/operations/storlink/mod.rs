@@ -11,7 +11,7 @@ pub(in crate::operations) use check::draft;
 pub use check::{check, contradictions};
 pub use create::CreateStorlink;
 pub use delete::DeleteStorlink;
-pub use query::{isos, list, list_with_pms, silent};
+pub use query::{isos, known, list, list_with_pms, silent};
 pub use update::UpdateStorlink;
 pub use usage::Usages;
 pub(super) use usage::keep_asking;

@@ -17,6 +17,11 @@ pub async fn list(core: &Core) -> Result<Vec<Storlink>> {
     Ok(as_of_now(core, all).await)
 }
 
+/// All of the site, with what their storages said last. Asks none of them.
+pub fn known(core: &Core) -> Result<Vec<Storlink>> {
+    core.store.read(storlinks::all)
+}
+
 /// As [`list`], each with the name of its PM.
 pub async fn list_with_pms(core: &Core) -> Result<Vec<(Storlink, String)>> {
     let rows = |core: &Core| core.store.read(|c| Ok((storlinks::all(c)?, pms::all(c)?)));

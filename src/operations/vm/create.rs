@@ -10,7 +10,7 @@ use crate::model::{
 use crate::operations::domain::{Machine, Plug};
 use crate::operations::{Core, Operation, guard, nic, space, template};
 use crate::storage::{Content, Control, NewVolume, VolumeDriver};
-use crate::store::{disks, nics, vms};
+use crate::store::{Conn, disks, nics, vms};
 use crate::tasks::Work;
 
 use super::{Known, check};
@@ -64,6 +64,19 @@ impl Operation for CreateVm {
     }
 
     fn run(self, core: &Core, work: &mut Work<'_>) -> Result<VmId> {
+        self.make(core, work, |_| Vec::new(), |_, _| Ok(())).map(|(vm, ())| vm)
+    }
+}
+
+impl CreateVm {
+    /// With `forward` to be done once it is made, and what `also` writes in the transaction that makes it visible.
+    pub(in crate::operations) fn make<T>(
+        self,
+        core: &Core,
+        work: &mut Work<'_>,
+        forward: impl FnOnce(VmId) -> Vec<Compensation>,
+        also: impl FnOnce(&mut Conn, &Vm) -> Result<T>,
+    ) -> Result<(VmId, T)> {
         let plan = Plan::make(&self, core)?;
         let vm = plan.machine.vm.id;
         if plan.copied > MiB(0) {
@@ -81,12 +94,13 @@ impl Operation for CreateVm {
         let spec = plan.machine.spec(core)?;
         work.step(&Compensation::Undefine { vm }, || core.hypervisor.define(&spec))?;
         core.inventory.refresh(vm)?;
-        work.settle(&format!("vm {} is created", self.name), &[], |tx| {
+        let also = work.settle(&format!("vm {} is created", self.name), &forward(vm), |tx| {
             vms::insert(tx, &plan.machine.vm)?;
             plan.machine.disks.iter().try_for_each(|disk| disks::insert(tx, disk))?;
-            plan.nics.iter().try_for_each(|nic| nics::insert(tx, nic).map(|_| ()))
+            plan.nics.iter().try_for_each(|nic| nics::insert(tx, nic).map(|_| ()))?;
+            also(tx, &plan.machine.vm)
         })?;
-        Ok(vm)
+        Ok((vm, also))
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) use create::new_vnc_password;
 pub use delete::DeleteVm;
 pub use edit::EditVm;
 pub use live::{addresses, description, screenshot, series, stats, vcpu_use};
-pub use power::{PoweroffVm, RebootVm, ResumeVm, ShutdownVm, StartVm, SuspendVm};
+pub use power::{PoweroffVm, RebootVm, RequestShutdownVm, ResumeVm, ShutdownVm, StartVm, SuspendVm};
 pub(super) use power::{power_off, shut_down};
 pub(super) use query::whole;
 pub use query::{Edition, Listings, VmList, VmView, find, list};

@@ -68,11 +68,7 @@ impl Operation for ShutdownVm {
 
 /// Asks the guest of a domain, a VM's or a template's, to power off, again and again, and returns when it is off.
 pub(in crate::operations) fn shut_down(core: &Core, work: &mut Work<'_>, domain: VmId, name: &str) -> Result<()> {
-    match state_now(core, domain)? {
-        PowerState::Running => {}
-        PowerState::Paused => return Err(wrong_state(name.to_owned(), PowerState::Paused, "resume it first")),
-        state => return Err(wrong_state(name.to_owned(), state, "it is not running")),
-    }
+    require_running(core, domain, name)?;
     let (timeout, repeat) = (core.settings.shutdown_timeout, core.settings.shutdown_repeat);
     let deadline = Instant::now() + timeout;
     work.act(|| ask(core, domain))?;
@@ -159,14 +155,40 @@ impl Operation for RebootVm {
 
     fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
         let name = noun(core, self.vm)?;
-        match state_now(core, self.vm)? {
-            PowerState::Running => {}
-            PowerState::Paused => return Err(wrong_state(name, PowerState::Paused, "resume it first")),
-            state => return Err(wrong_state(name, state, "it is not running")),
-        }
+        require_running(core, self.vm, &name)?;
         work.act(|| core.hypervisor.request_reboot(self.vm))?;
         core.inventory.refresh(self.vm)?;
         work.settle(&format!("{name} is asked to reboot"), &[], |_| Ok(()))
+    }
+}
+
+/// Asks the guest to power off, once. As with [`RebootVm`], it is done when the guest was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestShutdownVm {
+    pub vm: VmId,
+}
+
+impl Operation for RequestShutdownVm {
+    const KIND: TaskKind = TaskKind::VmShutdown;
+    type Output = ();
+
+    changes_its_vm!();
+
+    fn run(self, core: &Core, work: &mut Work<'_>) -> Result<()> {
+        let name = noun(core, self.vm)?;
+        require_running(core, self.vm, &name)?;
+        work.act(|| core.hypervisor.request_shutdown(self.vm))?;
+        core.inventory.refresh(self.vm)?;
+        work.settle(&format!("{name} is asked to power off"), &[], |_| Ok(()))
+    }
+}
+
+/// A guest that stands still hears nothing.
+fn require_running(core: &Core, domain: VmId, name: &str) -> Result<()> {
+    match state_now(core, domain)? {
+        PowerState::Running => Ok(()),
+        PowerState::Paused => Err(wrong_state(name.to_owned(), PowerState::Paused, "resume it first")),
+        state => Err(wrong_state(name.to_owned(), state, "it is not running")),
     }
 }
 

@@ -22,6 +22,14 @@ pub struct VmView {
     pub observed: Observed,
 }
 
+impl VmView {
+    /// For how long it has been on, in seconds, as far as we started it; 0 while it is off.
+    pub fn up_secs(&self, core: &Core) -> u64 {
+        let since = self.listing.vm.recent_booted_at.filter(|_| self.observed.state.is_active());
+        since.map_or(0, |since| u64::try_from((core.clock.now() - since).num_seconds()).unwrap_or(0))
+    }
+}
+
 /// What a list shows, without the list: two that are equal show the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edition {

@@ -1,0 +1,178 @@
+//! How it ends: for each reason both ends hear of it.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use pengx::dialects::console::Pace;
+use pengx::dialects::pengx::Settings;
+use pengx::server::Limits;
+use tungstenite::Message;
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use super::{Scene, hasty};
+use crate::harness::wait::wait_until;
+
+#[test]
+fn a_viewer_that_leaves_is_answered_and_the_screen_let_go() {
+    let scene = Scene::new();
+    let (mut viewer, mut seat) = scene.watch();
+    viewer.socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).unwrap();
+    assert_eq!(viewer.ended(), Some(1000));
+    seat.ended();
+    // Or without a word.
+    let (viewer, mut seat) = scene.watch();
+    drop(viewer);
+    seat.ended();
+}
+
+#[test]
+fn a_screen_that_closes_ends_its_viewer() {
+    let scene = Scene::new();
+    let (viewer, seat) = scene.watch();
+    drop(seat);
+    assert_eq!(viewer.ended(), Some(1011));
+}
+
+/// The screen's own end of the connection is still there: the server knows it from the hypervisor.
+#[test]
+fn a_vm_that_stops_in_any_way_ends_its_viewers() {
+    let scene = Scene::new();
+    let id = scene.vm;
+    let uri = |verb: &str| format!("/vms/{id}/{verb}/");
+    let press = |verb: &str, says: &str| scene.http.post(&uri(verb), "").done(200, says);
+    let fake = &scene.app.site.fake;
+    type Stop<'a> = &'a dyn Fn();
+    let stops: [(&str, Stop); 4] = [
+        ("powered off", &|| press("poweroff", "vm web1 is powered off")),
+        ("shut down", &|| press("shutdown", "vm web1 is shut down")),
+        ("off by itself", &|| assert!(fake.power_off_inside(id))),
+        ("crashed", &|| assert!(fake.crash(id))),
+    ];
+    for (how, stop) in stops {
+        let (viewer, mut seat) = scene.watch();
+        stop();
+        assert_eq!(viewer.ended(), Some(1011), "{how}");
+        seat.ended();
+        scene.http.post(&uri("start"), "").done(200, "vm web1 is started");
+        scene.put(scene.screen.port);
+    }
+    // A reset of ours is another run, with another screen; a pause is not.
+    let (mut viewer, mut seat) = scene.watch();
+    scene.http.post(&uri("suspend"), "").done(200, "vm web1 is suspended");
+    scene.http.post(&uri("resume"), "").done(200, "vm web1 is resumed");
+    seat.say(b"on");
+    assert_eq!(viewer.read(2), b"on");
+    scene.http.post(&uri("reset"), "").done(200, "vm web1 is reset");
+    assert_eq!(viewer.ended(), Some(1011));
+    seat.ended();
+}
+
+#[test]
+fn a_hypervisor_that_is_away_ends_nothing() {
+    let scene = Scene::new();
+    let (mut viewer, mut seat) = scene.watch();
+    scene.app.site.fake.set_reachable(false);
+    let status = || scene.http.get(&format!("/vms/{}/", scene.vm)).element("status").to_owned();
+    wait_until("its state is unknown", || Ok(status() == "UNKNOWN"));
+    seat.say(b"on");
+    assert_eq!(viewer.read(2), b"on");
+    scene.open().map(drop).unwrap_err().refused(503, "the hypervisor does not answer");
+    scene.app.site.fake.heal();
+    wait_until("it is back", || Ok(status() == "RUNNING"));
+    viewer.send(b"on");
+    assert_eq!(seat.read(), *b"on");
+}
+
+#[test]
+fn who_speaks_no_rfb_or_no_binary_is_told_and_cut() {
+    let scene = Scene::new();
+    let mut viewer = scene.open().unwrap();
+    viewer.send(b"GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(viewer.ended(), Some(1003));
+    let (mut viewer, mut seat) = scene.watch();
+    viewer.socket.send(Message::text("hello")).unwrap();
+    assert_eq!(viewer.ended(), Some(1003));
+    seat.ended();
+    let (mut viewer, mut seat) = scene.watch();
+    // More than anybody pastes. It may be cut before all of it was sent.
+    viewer.socket.send(Message::binary(vec![0; 1 << 20])).ok();
+    assert_eq!(viewer.ended(), None);
+    seat.ended();
+}
+
+#[test]
+fn who_says_nothing_is_cut() {
+    let pace = Pace { welcome: Duration::from_millis(100), ping: Duration::from_millis(100), ..Pace::default() };
+    let scene = Scene::with(Settings { console: pace, ..Settings::default() }, Limits::default());
+    // Within the handshake of RFB.
+    let viewer = scene.open().unwrap();
+    assert_eq!(viewer.ended(), None);
+    // And later: a viewer that does not read answers no ping.
+    let (viewer, mut seat) = scene.watch();
+    seat.ended();
+    drop(viewer);
+}
+
+/// Of a gigabyte only what the sockets hold is taken off the screen.
+#[test]
+fn a_viewer_that_does_not_read_holds_the_screen_back_and_is_cut() {
+    let limits = Limits { write_timeout: Duration::from_secs(1), ..Limits::default() };
+    let scene = Scene::with(Settings::default(), limits);
+    let (viewer, mut seat) = scene.watch();
+    let (chunk, mut taken) = (vec![7; 1 << 16], 0_u64);
+    while taken < 1 << 30 {
+        match seat.stream.write(&chunk) {
+            Ok(n) => taken += n as u64,
+            Err(_) => break,
+        }
+    }
+    assert!(taken < 100 << 20, "{taken} bytes were taken for a viewer that does not read");
+    drop(viewer);
+}
+
+/// The screen does not read; neither does the server then, and the viewer's next word waits.
+#[test]
+fn a_screen_that_does_not_listen_holds_the_viewer_back_and_ends_it() {
+    let pace = Pace { stuck: Duration::from_secs(5), ..Pace::default() };
+    let scene = Scene::with(Settings { console: pace, ..Settings::default() }, Limits::default());
+    let (mut viewer, seat) = scene.watch();
+    viewer.socket.get_ref().set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut sent = 0_u64;
+    while viewer.socket.send(Message::binary(vec![7; 1 << 16])).is_ok() {
+        sent += 1 << 16;
+        assert!(sent < 100 << 20, "so much was taken for a screen that does not listen");
+    }
+    // Past the library, which has a message to finish first.
+    let mut goodbye = [0; 4];
+    viewer.socket.get_mut().read_exact(&mut goodbye).unwrap();
+    assert_eq!((goodbye[0], u16::from_be_bytes([goodbye[2], goodbye[3]])), (0x88, 1011));
+    drop(seat);
+}
+
+#[test]
+fn a_stop_says_goodbye_to_every_viewer() {
+    let scene = Scene::new();
+    let (mut viewer, mut seat) = scene.watch();
+    seat.say(b"on");
+    assert_eq!(viewer.read(2), b"on");
+    let halfway = scene.open().unwrap();
+    let Scene { http, .. } = scene;
+    // It waits for its viewers, and these for their goodbye.
+    let stop = std::thread::spawn(move || http.stopped());
+    assert_eq!(viewer.ended(), Some(1001));
+    assert_eq!(halfway.ended(), Some(1001));
+    seat.ended();
+    assert_eq!(stop.join().unwrap().cut, 0);
+}
+
+#[test]
+fn a_viewer_takes_a_place_among_the_connections_until_it_ends() {
+    let scene = Scene::with(hasty(Duration::from_secs(20)), Limits { connections: 2, ..Limits::default() });
+    let status = || scene.http.get("/vms/").status;
+    let (one, two) = (scene.watch(), scene.watch());
+    assert_eq!(status(), 503, "there is no place left");
+    drop(one);
+    wait_until("its place is free", || Ok(status() == 200));
+    drop(two);
+}
