@@ -32,6 +32,7 @@ mod libvirt_json;
 mod listeners;
 mod load;
 mod monitor;
+mod proxmox_api;
 mod real;
 mod snapshots;
 mod space;
