@@ -152,7 +152,9 @@ fn what_one_api_does_the_others_tell() {
     // Deleted in the fourth: asked for, and then done.
     let asked = scene.json("DELETE", "/px/container", &json!({"id": id}));
     assert_eq!(value(&asked), json!({"message": "Machine status changed to destroy"}));
-    assert_eq!(scene.xml("GET", &format!("/vms/{uuid}/"), "").element("status"), "SHUTDOWN");
+    wait_until("its plug is pulled", || {
+        Ok(scene.xml("GET", &format!("/vms/{uuid}/"), "").element("status") == "SHUTDOWN")
+    });
     assert_eq!(scene.json("DELETE", "/px/cluster", &Value::Null).body, "OK");
     wait_until("it is gone", || Ok(scene.xml("GET", &format!("/vms/{uuid}/"), "").status == 404));
     assert_eq!(scene.get("/vd/vm"), json!([]));

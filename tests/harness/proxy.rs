@@ -73,8 +73,14 @@ fn serve(mut client: TcpStream, targets: &[(&str, Target)]) -> std::io::Result<(
 /// As nginx does it where nobody says more: another `Host`, and everything else as it is.
 fn forward(mut client: TcpStream, server: SocketAddr, line: &str, headers: &str) -> std::io::Result<()> {
     let mut upstream = TcpStream::connect(server)?;
-    let kept = headers.split_inclusive("\r\n").filter(|header| !header.to_lowercase().starts_with("host:"));
-    upstream.write_all(format!("{line}Host: {server}\r\n{}", kept.collect::<String>()).as_bytes())?;
+    let is = |header: &str, name: &str| header.to_lowercase().starts_with(name);
+    let upgrade = headers.lines().any(|header| is(header, "upgrade:"));
+    let kept = headers.split_inclusive("\r\n").filter(|header| {
+        // The next request would be for another target, perhaps.
+        !is(header, "host:") && (upgrade || !is(header, "connection:"))
+    });
+    let close = if upgrade { "" } else { "Connection: close\r\n" };
+    upstream.write_all(format!("{line}Host: {server}\r\n{close}{}", kept.collect::<String>()).as_bytes())?;
     let (mut from_client, mut to_server) = (client.try_clone()?, upstream.try_clone()?);
     std::thread::spawn(move || {
         drop(copy(&mut from_client, &mut to_server));

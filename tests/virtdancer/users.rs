@@ -63,7 +63,7 @@ fn pages_of_other_sites_push_no_buttons() {
     let own = format!("http://{}", scene.http.address);
     let push = |extra: &[(&str, &str)]| {
         let headers = [&[("Authorization", authorization.as_str())], extra].concat();
-        scene.http.ask("POST", &scene.path("/vm/{web}/action?action=start"), &headers, "")
+        scene.send("POST", "/vm/{web}/action?action=start", &headers, "")
     };
     for other in [
         &[("Origin", "http://evil.example")][..],
