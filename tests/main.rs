@@ -33,6 +33,7 @@ mod listeners;
 mod live;
 mod load;
 mod monitor;
+mod proxmox_api;
 mod real;
 mod snapshots;
 mod space;
