@@ -1,5 +1,7 @@
 //! One truth, four tongues: what one API did, the others say in their own words and units, and all obey the same locks.
 
+mod sight;
+
 use std::sync::Arc;
 use std::time::Duration;
 
