@@ -111,15 +111,15 @@ impl Inner {
         let rows = sight.rows().iter().filter(|row| is_active(row) && !row.is_in_transit());
         // What ended meanwhile is in one answer only.
         let known = rows.filter_map(|row| Some((row, vcpus.remove(&row.domid)?, used.get(&row.name)?)));
-        known.map(|(row, vcpus, used)| self.stats_of(row, &vcpus, used)).collect()
+        Ok(known.map(|(row, vcpus, used)| self.stats_of(row, &vcpus, used)).collect())
     }
 
-    fn stats_of(&self, row: &Row, vcpus: &[Duration], used: &Used) -> Result<DomainStats> {
+    fn stats_of(&self, row: &Row, vcpus: &[Duration], used: &Used) -> DomainStats {
         let nanos = |time: &Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        // Xen knows what it may have now, and only we, up to how much it can be given.
-        let run = self.definitions.read(row.id, Kept::Run)?;
+        // Xen knows what it may have now, and only we, up to how much it can be given. All are told of, whatever one file says.
+        let run = self.definitions.read(row.id, Kept::Run).ok().flatten();
         let most = run.map_or(used.max_memory_kib, |run| run.spec.max_memory.0.saturating_mul(1024));
-        Ok(DomainStats {
+        DomainStats {
             id: row.id,
             cpu_nanos: nanos(&row.cpu_time),
             vcpu_nanos: vcpus.iter().map(nanos).collect(),
@@ -130,7 +130,7 @@ impl Inner {
             net_tx: used.net_tx,
             disk_read: used.disk_read,
             disk_written: used.disk_written,
-        })
+        }
     }
 
     /// Xen has no agent and leases nothing.
