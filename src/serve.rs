@@ -161,6 +161,11 @@ fn start(config: &Config) -> Result<(Core, Registry, Vec<Option<Tls>>, File)> {
     for listener in &config.listeners {
         tls.push(bad.absorb(listener.tls.as_ref().map(Tls::load).transpose())?.flatten());
     }
+    for placed in config.listeners.iter().flat_map(|listener| &listener.dialects) {
+        if let Dialect::LibvirtJson(settings) = &placed.dialect {
+            libvirt_json::check(settings, &mut bad);
+        }
+    }
     let lock = bad.absorb(claim(&config.data_dir))?;
     let store = bad.absorb(Store::open(&config.database_url))?;
     bad.absorb(store.as_ref().map_or(Ok(()), Store::claim))?;

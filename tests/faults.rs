@@ -6,6 +6,7 @@ mod devices;
 mod ledger;
 mod snapshots;
 mod templates;
+mod tenants;
 
 use pengx::error::{ErrorKind, Result};
 use pengx::hypervisor::{Answer, Verb};
@@ -39,6 +40,7 @@ fn scenarios() -> Vec<Scenario> {
     all.extend(templates::template_scenarios());
     all.extend(copies::scenarios());
     all.extend(ledger::scenarios());
+    all.extend(tenants::scenarios());
     all
 }
 

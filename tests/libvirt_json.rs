@@ -24,13 +24,13 @@ use crate::harness::wait::wait_until;
 const ACCOUNT: &str = "panel";
 
 /// A server that has this API alone.
-struct Api {
-    http: Served,
-    app: App,
+pub struct Api {
+    pub http: Served,
+    pub app: App,
     storlink: StorlinkId,
 }
 
-fn settings() -> LibvirtJson {
+pub fn settings() -> LibvirtJson {
     let open = Open { act_as: ACCOUNT.parse().unwrap(), allow: Vec::new(), cors: false, path: String::new() };
     LibvirtJson { open, allow_power: true, redirect_base: None, disabled: Vec::new() }
 }
@@ -55,7 +55,7 @@ impl Api {
         Self::on(Site::new(), settings)
     }
 
-    fn on(site: Site, settings: LibvirtJson) -> Self {
+    pub fn on(site: Site, settings: LibvirtJson) -> Self {
         let app = site.start();
         registry(&app).add(ACCOUNT, &Secret::new("correct horse battery".to_owned()), Role::Operator).unwrap();
         let storlink = app.storlink();
@@ -63,7 +63,7 @@ impl Api {
     }
 
     /// Off.
-    fn vm(&self, name: &str) -> VmId {
+    pub fn vm(&self, name: &str) -> VmId {
         self.app.run(self.app.vm_of(self.storlink, None, name)).unwrap()
     }
 
@@ -80,19 +80,19 @@ impl Api {
         all
     }
 
-    fn get(&self, uri: &str) -> Answer {
+    pub fn get(&self, uri: &str) -> Answer {
         self.http.get(uri)
     }
 
     /// Of a 200.
     #[track_caller]
-    fn json(&self, uri: &str) -> Value {
+    pub fn json(&self, uri: &str) -> Value {
         let answer = self.get(uri);
         answer.json_200()
     }
 
     #[track_caller]
-    fn post(&self, uri: &str) -> Answer {
+    pub fn post(&self, uri: &str) -> Answer {
         self.http.ask("POST", uri, &[], "")
     }
 
@@ -114,13 +114,13 @@ impl Answer {
 
     /// This body to the letter.
     #[track_caller]
-    fn says(&self, status: u16, body: &str) {
+    pub fn says(&self, status: u16, body: &str) {
         assert_eq!((self.status, self.body.as_str()), (status, body));
         assert_eq!(self.header("content-type"), Some("application/json"));
     }
 
     #[track_caller]
-    fn details(&self, status: u16, sentence: &str) {
+    pub fn details(&self, status: u16, sentence: &str) {
         self.says(status, &format!("{{\"detail\":\"{sentence}\"}}"));
     }
 }

@@ -92,6 +92,19 @@ fn whom_a_dialect_acts_as_must_be_there() {
 }
 
 #[test]
+fn settings_that_only_a_dialect_can_judge_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let listeners = "[[listener]]\naddress = '127.0.0.1:0'\ndialects = [{ name = 'libvirt-json', act_as = 'ann', \
+         disabled = { '/vm_stop' = 404, vm_start = 404 }, redirect_base = 'panel.example' }]\n";
+    let output = command(dir.path(), listeners).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("listener[0].dialects[0].disabled.vm_start: is no endpoint, as /vm_stop is"), "{said}");
+    assert!(said.contains("listener[0].dialects[0].redirect_base: must be a URL"), "{said}");
+    assert!(!said.contains("disabled./vm_stop"), "{said}");
+}
+
+#[test]
 fn an_address_that_is_taken_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

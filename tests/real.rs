@@ -16,6 +16,7 @@ pub mod guests;
 mod helpers;
 mod hung_guest;
 mod installs;
+mod libvirt_json;
 mod libvirtd;
 mod living;
 mod moves;

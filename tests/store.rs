@@ -5,6 +5,7 @@ mod migrations;
 mod outage;
 mod owners;
 mod tables;
+mod tenants;
 
 use chrono::NaiveDateTime;
 use diesel::connection::SimpleConnection;

@@ -1,10 +1,13 @@
 //! VirtDancer's API over HTTP: the contract's tables row by row, its vectors, and what its two web pages need.
 
 mod actions;
+mod browser;
 mod pages;
+mod screens;
 mod table;
 mod users;
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,12 +16,13 @@ use pengx::config::VirtDancer;
 use pengx::dialects::ask::Bodies;
 use pengx::dialects::virtdancer::mount;
 use pengx::model::{NameRules, PowerState, RandomIds, Role, Secret, SystemClock, VmId};
-use pengx::operations::{Gate, Registry};
-use pengx::store::{Store, accounts};
+use pengx::operations::{Gate, Login, Registry, vm};
+use pengx::store::Store;
 use serde_json::Value;
 
 use crate::harness::app::{App, Site};
 use crate::harness::http::{Answer, Served};
+use crate::harness::screen::Screen;
 use crate::harness::wait::wait_until;
 
 /// Has a colon, as passwords may.
@@ -43,10 +47,11 @@ impl Scene {
         Self::on(Site::new(), settings, prefix)
     }
 
-    fn on(site: Site, settings: VirtDancer, prefix: &str) -> Self {
+    fn on(mut site: Site, settings: VirtDancer, prefix: &str) -> Self {
         let root = site.dir.path().join("host");
         a_host(&root);
-        let app = Site { root, ..site }.start();
+        site.root = root;
+        let app = site.start();
         let storlink = app.storlink();
         let [web, db] = ["web-1", "db-2"].map(|name| app.run(app.vm_of(storlink, None, name)).unwrap());
         account(&app.store(), "root", Role::Admin, None);
@@ -58,24 +63,28 @@ impl Scene {
     }
 
     /// `{web}` and `{db}` in the path are the VMs.
-    fn ask(&self, user: &str, method: &str, path: &str, body: &str) -> Answer {
+    fn ask(&self, user: &str, method: &str, path: &str, body: &str) -> Said {
         let basic = basic(user, PASSWORD);
         let mut headers = vec![("Content-Type", "application/json;charset=utf-8")];
         if !user.is_empty() {
             headers.push(("Authorization", basic.as_str()));
         }
-        self.http.ask(method, &self.path(path), &headers, body)
+        self.send(method, path, &headers, body)
+    }
+
+    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Said {
+        Said(self.http.ask(method, &self.path(path), headers, body))
     }
 
     fn path(&self, path: &str) -> String {
         path.replace("{web}", &self.web.to_string()).replace("{db}", &self.db.to_string())
     }
 
-    fn get(&self, path: &str) -> Answer {
+    fn get(&self, path: &str) -> Said {
         self.ask("root", "GET", path, "")
     }
 
-    fn act(&self, vm: VmId, action: &str) -> Answer {
+    fn act(&self, vm: VmId, action: &str) -> Said {
         self.ask("root", "POST", &format!("/vm/{vm}/action"), &format!("{{\"action\":\"{action}\"}}"))
     }
 
@@ -87,12 +96,35 @@ impl Scene {
         self.detail(vm)["info"]["state"].as_u64().unwrap()
     }
 
+    /// Starts `web-1`, whose screen is the test's.
+    fn show(&self, screen: &Screen) {
+        self.act(self.web, "start").done();
+        assert!(self.app.site.fake.put_screen(self.web, screen.port));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        wait_until("the screen is seen", || {
+            let view = runtime.block_on(vm::find(&self.app.core, self.web))?;
+            Ok(view.observed.vnc.is_some_and(|at| at.port == screen.port))
+        });
+    }
+
     fn wait_state(&self, vm: VmId, state: u64) {
         wait_until(&format!("vm {vm} is in state {state}"), || Ok(self.state(vm) == state));
     }
 }
 
-impl Answer {
+/// An answer, and what it should be.
+#[derive(Debug)]
+struct Said(Answer);
+
+impl Deref for Said {
+    type Target = Answer;
+
+    fn deref(&self) -> &Answer {
+        &self.0
+    }
+}
+
+impl Said {
     fn json(&self) -> Value {
         assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
         let value: Value = serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"));
@@ -160,10 +192,11 @@ fn basic(user: &str, password: &str) -> String {
 }
 
 fn account(store: &Store, name: &str, role: Role, sees: Option<NameRules>) {
-    let registry = Registry::new(store.clone(), Arc::new(SystemClock), Arc::new(RandomIds));
-    registry.add(name, &Secret::new(PASSWORD.to_owned()), role).unwrap();
-    let user = registry.find(name).unwrap();
-    store.note_tx(|c| accounts::set_sees(c, user.id, sees.as_ref(), user.updated_at)).unwrap();
+    registry(store).add_seeing(name, Login::Password(&Secret::new(PASSWORD.to_owned())), role, sees).unwrap();
+}
+
+fn registry(store: &Store) -> Registry {
+    Registry::new(store.clone(), Arc::new(SystemClock), Arc::new(RandomIds))
 }
 
 /// The files by which a host says how it does: a NIC and a bridge, and CPUs that stand still.

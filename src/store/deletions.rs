@@ -10,9 +10,12 @@ use super::schema::{deletions, tasks};
 use crate::error::{Error, Result};
 use crate::model::{Deletion, ShortId, TaskId, TaskState, VmId};
 
+/// Id, VM, when, and the task with its state.
+type DeletionRow = (String, String, NaiveDateTime, Option<String>, Option<String>);
+
 /// Those of VMs that have a number, the oldest first. One whose task is over is nobody's work any more.
 pub fn all(c: &mut Conn) -> Result<Vec<Deletion>> {
-    let rows: Vec<(String, String, NaiveDateTime, Option<String>, Option<String>)> = deletions::table
+    let rows: Vec<DeletionRow> = deletions::table
         .left_join(tasks::table)
         .order((deletions::asked_at, deletions::id))
         .select((deletions::id, deletions::vm, deletions::asked_at, deletions::task, tasks::state.nullable()))

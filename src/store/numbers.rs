@@ -22,6 +22,9 @@ pub struct Promise {
     pub task: Option<TaskId>,
 }
 
+/// Number, from when until when, and the task with its state.
+type PromiseRow = (i32, NaiveDateTime, NaiveDateTime, Option<String>, Option<String>);
+
 /// By number.
 pub fn all(c: &mut Conn) -> Result<Vec<(VmNumber, VmId)>> {
     let rows: Vec<(i32, String)> = numbers::table.order(numbers::number).load(&mut c.0)?;
@@ -50,7 +53,7 @@ pub fn unnumbered(c: &mut Conn) -> Result<Vec<VmId>> {
 
 /// Those that hold at this moment, the oldest first.
 pub fn promises(c: &mut Conn, now: NaiveDateTime) -> Result<Vec<Promise>> {
-    let rows: Vec<(i32, NaiveDateTime, NaiveDateTime, Option<String>, Option<String>)> = promised_numbers::table
+    let rows: Vec<PromiseRow> = promised_numbers::table
         .left_join(tasks::table)
         .order((promised_numbers::promised_at, promised_numbers::number))
         .select((

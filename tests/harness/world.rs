@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
+use chrono::NaiveDateTime;
 use pengx::model::{Seen, Storlink, Template, Usage, Vm};
-use pengx::store::{backups, disks, journal, locks, nics, snapshots, storlinks, templates, vms};
+use pengx::store::{
+    backups, deletions, disks, journal, locks, nics, numbers, snapshots, storlinks, templates, tenants, vms,
+};
 
 use super::app::App;
 
@@ -71,6 +74,11 @@ impl World {
                     rows.extend(disks::of_backup(c, backup.id)?.iter().map(|d| format!("{d:?}")));
                     rows.push(format!("{backup:?}"));
                 }
+                rows.extend(numbers::all(c)?.iter().map(|row| format!("{row:?}")));
+                // Those that a task has: they end with it.
+                rows.extend(numbers::promises(c, NaiveDateTime::MAX)?.iter().map(|row| format!("{row:?}")));
+                rows.extend(tenants::tenancies(c)?.iter().map(|row| format!("{row:?}")));
+                rows.extend(deletions::all(c)?.iter().map(|row| format!("{:?} {:?}", row.vm, row.id)));
                 let locks = locks::all(c)?.iter().map(|l| format!("{l:?}")).collect();
                 let journal = journal::all(c)?.iter().map(|e| format!("{e:?}")).collect();
                 Ok((rows, locks, journal))

@@ -1,43 +1,29 @@
 //! Which VM a name names, and whom it shows.
 
-use pengx::model::{NameRules, VmId};
+use pengx::error::{Error, ErrorKind};
+use pengx::model::{NameRules, Vm};
 use pengx::operations::Registry;
-use pengx::operations::vm::StartVm;
 use pengx::store::{accounts, vms};
 
-use super::{ACCOUNT, Api, power_off, registry, serve, settings};
+use super::{ACCOUNT, Api, registry, serve, settings};
 use crate::harness::wait::wait_until;
 
-/// Behind the server's back: no two get one name from it.
-fn rename(api: &Api, vm: VmId, name: &str) {
-    let renamed = api.app.store().write_tx(|c| {
-        let row = vms::find(c, vm)?.unwrap();
-        vms::update(c, &pengx::model::Vm { name: name.to_owned(), ..row })
-    });
-    renamed.unwrap();
-    // Another process wrote it: this one asks its own rows again after its next own write.
-    api.app.core.submit_blocking(StartVm { vm: VmId(uuid::Uuid::nil()) }).err().unwrap();
-}
-
+/// What this API would do with two, nobody needs to know.
 #[test]
-fn of_two_vms_of_one_name_the_running_one_is_meant_and_else_the_oldest() {
+fn no_two_vms_have_one_name() {
     let api = Api::new();
-    let [old, new] = ["twin", "other"].map(|name| api.vm(name));
-    let twins = {
-        rename(&api, new, "twin");
-        let app = api.app.restart();
-        Api { http: serve(&app, "", settings()), storlink: api.storlink, app }
-    };
-    let status = |vm| twins.app.site.fake.running(vm).is_some();
-    assert_eq!(twins.listed("all"), ["twin", "twin"]);
-    twins.post("/vm_start?name=twin").says(200, r#"{"status":true}"#);
-    assert_eq!((status(old), status(new)), (true, false), "the oldest");
-    power_off(&twins, old);
-    twins.app.run(StartVm { vm: new }).unwrap();
-    assert_eq!(twins.json("/vm_state?name=twin")["state"], 1, "the one that runs");
-    twins.post("/vm_stop?name=twin").says(200, r#"{"status":true}"#);
-    assert_eq!((status(old), status(new)), (false, false));
-    twins.app.assert_at_rest();
+    api.vm("twin");
+    let other = api.vm("other");
+    let refused = |outcome: Error| assert!(matches!(outcome.kind(), ErrorKind::Exists { .. }), "{outcome:?}");
+    refused(api.app.run(api.app.vm_of(api.storlink, None, "twin")).unwrap_err());
+    // Not even behind the server's back.
+    let renamed = api.app.store().write_tx(|c| {
+        let row = vms::find(c, other)?.unwrap();
+        vms::update(c, &Vm { name: "twin".to_owned(), ..row })
+    });
+    refused(renamed.unwrap_err());
+    assert_eq!(api.listed("all"), ["other", "twin"]);
+    api.app.assert_at_rest();
 }
 
 #[test]

@@ -2,8 +2,7 @@
 
 use pengx::config::VirtDancer;
 
-use super::Scene;
-use crate::harness::http::Answer;
+use super::{Said, Scene};
 
 fn scene(prefix: &str) -> (Scene, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -26,7 +25,7 @@ fn scene(prefix: &str) -> (Scene, tempfile::TempDir) {
 }
 
 #[track_caller]
-fn is(answer: &Answer, kind: &str, text: &str) {
+fn is(answer: &Said, kind: &str, text: &str) {
     let seen = answer.header("content-type").unwrap_or_default();
     assert!(answer.status == 200 && seen.starts_with(kind) && answer.body == text, "{answer:?}");
 }

@@ -4,8 +4,7 @@ use pengx::dialects::table::find;
 use pengx::dialects::virtdancer::TABLE;
 use serde_json::{Value, json};
 
-use super::{NOBODY, PASSWORD, Scene, basic};
-use crate::harness::http::Answer;
+use super::{NOBODY, PASSWORD, Said, Scene, basic, registry};
 
 enum Is {
     Json(Value),
@@ -224,7 +223,7 @@ fn head_is_get_without_the_body() {
 #[test]
 fn nothing_but_the_basic_scheme_lets_in() {
     let scene = Scene::new();
-    let with = |authorization: &str| scene.http.ask("GET", "/vm", &[("Authorization", authorization)], "");
+    let with = |authorization: &str| scene.send("GET", "/vm", &[("Authorization", authorization)], "");
     assert_eq!(with(&basic("root", PASSWORD)).status, 200);
     for bad in [
         "Bearer x".to_owned(),
@@ -240,11 +239,7 @@ fn nothing_but_the_basic_scheme_lets_in() {
         with(&bad).login();
     }
     // A token of the account is good elsewhere.
-    let registry = pengx::operations::Registry::new(
-        scene.app.store(),
-        std::sync::Arc::new(pengx::model::SystemClock),
-        std::sync::Arc::new(pengx::model::RandomIds),
-    );
+    let registry = registry(&scene.app.store());
     let token = registry.create_token("root", "", None).unwrap().1;
     with(&format!("Bearer {}", token.reveal())).login();
 }
@@ -261,11 +256,10 @@ fn an_unknown_uuid_is_404_with_the_object() {
 #[test]
 fn bodies_are_json_whatever_they_are_called() {
     let scene = Scene::new();
-    let path = scene.path("/vm/{web}/action");
-    let send = |kind: &str, body: &str| -> Answer {
+    let send = |kind: &str, body: &str| -> Said {
         let headers = [("Authorization", basic("root", PASSWORD)), ("Content-Type", kind.to_owned())];
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        scene.http.ask("POST", &path, &headers, body)
+        scene.send("POST", "/vm/{web}/action", &headers, body)
     };
     for (kind, body) in [
         ("application/json", "{bad"),

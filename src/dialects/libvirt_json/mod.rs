@@ -18,7 +18,11 @@ mod vms;
 use failure::Failure;
 pub use front::mount;
 
+use warp::http::HeaderValue;
+
 use super::table::Resource;
+use crate::config::LibvirtJson;
+use crate::error::Problems;
 
 /// Every endpoint, each with its one method.
 pub static TABLE: &[Resource] = &[
@@ -37,3 +41,18 @@ pub static TABLE: &[Resource] = &[
     Resource::new("/vm_screenshot", &["GET"]),
     Resource::new("/openapi.json", &["GET"]),
 ];
+
+/// What only who knows the endpoints can say of the settings.
+pub fn check(settings: &LibvirtJson, bad: &mut Problems) {
+    for (endpoint, _) in &settings.disabled {
+        if TABLE.iter().all(|resource| resource.pattern != endpoint) {
+            bad.add(format!("{}disabled.{endpoint}", settings.open.path), "is no endpoint, as /vm_stop is");
+        }
+    }
+    let is_url = |base: &str| {
+        (base.starts_with("http://") || base.starts_with("https://")) && HeaderValue::from_str(base).is_ok()
+    };
+    if settings.redirect_base.as_deref().is_some_and(|base| !is_url(base)) {
+        bad.add(format!("{}redirect_base", settings.open.path), "must be a URL, as https://panel.example");
+    }
+}

@@ -71,24 +71,11 @@ impl Call<'_> {
         Ok(all)
     }
 
-    /// The VM that `name` names. Of several it is the one that runs, then the oldest.
+    /// The VM that `name` names: no two of the site have one name, which the database sees to.
     pub(super) async fn vm(&self) -> Result<VmView, Failure> {
         let name = self.required("name")?;
-        let mut all = self.vms().await?;
-        all.retain(|view| view.listing.vm.name == name);
-        if all.len() > 1 {
-            tracing::warn!(
-                name,
-                count = all.len(),
-                "several vms have this name; the running one is taken, or the oldest"
-            );
-        }
-        let first = all.into_iter().min_by_key(|view| match view.observed.state {
-            PowerState::Running => 0,
-            state if state.is_active() => 1,
-            _ => 2,
-        });
-        first.ok_or(Failure::NoVm(name))
+        let named = self.vms().await?.into_iter().find(|view| view.listing.vm.name == name);
+        named.ok_or(Failure::NoVm(name))
     }
 
     /// What is asked of the VM that `name` names, which may have gone meanwhile.

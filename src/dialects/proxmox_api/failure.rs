@@ -102,8 +102,9 @@ impl Failure {
             Self::Fields(fields) => {
                 let errors: Map<String, Value> =
                     fields.into_iter().map(|(field, why)| (field.to_owned(), Value::String(why))).collect();
-                let body = json!({ "errors": errors, "data": null });
-                Reply::value(&Value::String(with_body("Parameter verification failed.", &body)))
+                // To the letter: clients know this sentence.
+                let body = format!("{{\"errors\":{},\"data\":null}}", Value::Object(errors));
+                Reply::value(&Value::String(with_body("Parameter verification failed.", body)))
             }
         }
     }
@@ -111,10 +112,10 @@ impl Failure {
 
 /// As Proxmox VE says that it does not do something: `<sentence> - {"data":null}`.
 pub(super) fn refused(why: impl fmt::Display) -> String {
-    with_body(why, &json!({ "data": null }))
+    with_body(why, json!({ "data": null }))
 }
 
-fn with_body(sentence: impl fmt::Display, body: &Value) -> String {
+fn with_body(sentence: impl fmt::Display, body: impl fmt::Display) -> String {
     format!("{sentence} - {body}")
 }
 
