@@ -95,6 +95,14 @@ impl Scene {
     }
 }
 
+impl Answer {
+    /// In these words, and in no others.
+    #[track_caller]
+    fn said(&self, status: u16, message: &str) {
+        assert_eq!((self.status, self.message()), (status, message));
+    }
+}
+
 pub fn add_vm(app: &App, storlink: pengx::model::StorlinkId, name: &str) -> VmId {
     app.run(app.vm_of(storlink, None, name)).unwrap();
     let all = app.store().read(pengx::store::vms::listing).unwrap();

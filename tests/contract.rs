@@ -130,13 +130,13 @@ impl Answer {
     }
 
     #[track_caller]
-    pub fn done(&self, status: u16, message: &str) {
+    fn done(&self, status: u16, message: &str) {
         self.is(status, "success", message);
     }
 
     /// Refused in these words; quotes and angle brackets as they are in XML.
     #[track_caller]
-    pub fn refused(&self, status: u16, message: &str) {
+    fn refused(&self, status: u16, message: &str) {
         self.is(status, "failure", message);
     }
 

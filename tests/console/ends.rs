@@ -40,7 +40,7 @@ fn a_vm_that_stops_in_any_way_ends_its_viewers() {
     let scene = Scene::new();
     let id = scene.vm;
     let uri = |verb: &str| format!("/vms/{id}/{verb}/");
-    let press = |verb: &str, says: &str| scene.http.post(&uri(verb), "").done(200, says);
+    let press = |verb: &str, says: &str| scene.http.post(&uri(verb), "").said(200, says);
     let fake = &scene.app.site.fake;
     type Stop<'a> = &'a dyn Fn();
     let stops: [(&str, Stop); 4] = [
@@ -54,16 +54,16 @@ fn a_vm_that_stops_in_any_way_ends_its_viewers() {
         stop();
         assert_eq!(viewer.ended(), Some(1011), "{how}");
         seat.ended();
-        scene.http.post(&uri("start"), "").done(200, "vm web1 is started");
+        scene.http.post(&uri("start"), "").said(200, "vm web1 is started");
         scene.put(scene.screen.port);
     }
     // A reset of ours is another run, with another screen; a pause is not.
     let (mut viewer, mut seat) = scene.watch();
-    scene.http.post(&uri("suspend"), "").done(200, "vm web1 is suspended");
-    scene.http.post(&uri("resume"), "").done(200, "vm web1 is resumed");
+    scene.http.post(&uri("suspend"), "").said(200, "vm web1 is suspended");
+    scene.http.post(&uri("resume"), "").said(200, "vm web1 is resumed");
     seat.say(b"on");
     assert_eq!(viewer.read(2), b"on");
-    scene.http.post(&uri("reset"), "").done(200, "vm web1 is reset");
+    scene.http.post(&uri("reset"), "").said(200, "vm web1 is reset");
     assert_eq!(viewer.ended(), Some(1011));
     seat.ended();
 }
@@ -77,7 +77,7 @@ fn a_hypervisor_that_is_away_ends_nothing() {
     wait_until("its state is unknown", || Ok(status() == "UNKNOWN"));
     seat.say(b"on");
     assert_eq!(viewer.read(2), b"on");
-    scene.open().map(drop).unwrap_err().refused(503, "the hypervisor does not answer");
+    scene.open().map(drop).unwrap_err().said(503, "the hypervisor does not answer");
     scene.app.site.fake.heal();
     wait_until("it is back", || Ok(status() == "RUNNING"));
     viewer.send(b"on");

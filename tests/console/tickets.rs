@@ -19,7 +19,7 @@ impl Scene {
     #[track_caller]
     fn assert_refused(&self, ticket: &str) {
         let answer = self.show(ticket).map(drop).unwrap_err();
-        answer.refused(401, "credentials are missing or wrong");
+        answer.said(401, "credentials are missing or wrong");
         assert!(answer.header("www-authenticate").is_some());
     }
 }
@@ -53,10 +53,10 @@ fn a_ticket_is_for_one_vm() {
     let scene = Scene::new();
     let storlink = scene.app.store().read(pengx::store::storlinks::all).unwrap()[0].id;
     let other = add_vm(&scene.app, storlink, "web2");
-    scene.http.post(&format!("/vms/{other}/start/"), "").done(200, "vm web2 is started");
+    scene.http.post(&format!("/vms/{other}/start/"), "").said(200, "vm web2 is started");
     let ticket = scene.ticket();
     let uri = format!("/vms/{other}/console/?ticket={ticket}");
-    Viewer::open(scene.http.address, &uri, &[]).map(drop).unwrap_err().refused(401, "credentials are missing or wrong");
+    Viewer::open(scene.http.address, &uri, &[]).map(drop).unwrap_err().said(401, "credentials are missing or wrong");
     // Whoever tried it may try again elsewhere.
     scene.assert_refused(&ticket);
 }
@@ -76,13 +76,13 @@ fn with_accounts_a_ticket_or_credentials_are_needed_and_the_role() {
     let accounts = scene.accounts();
     let operator = scene.add(&accounts, Role::Operator);
     scene.assert_refused(&before);
-    scene.open().map(drop).unwrap_err().refused(401, "credentials are missing or wrong");
+    scene.open().map(drop).unwrap_err().said(401, "credentials are missing or wrong");
     let viewer = scene.add(&accounts, Role::Viewer);
     let ask = |who: &str| scene.http.ask("POST", &scene.uri(), &[("Authorization", who)], "");
     assert_eq!(ask(&viewer).status, 403);
     let join = |who: &str| Viewer::open(scene.http.address, &scene.uri(), &[("Authorization", who)]);
     let refused = join(&viewer).map(drop).unwrap_err();
-    refused.refused(403, "you may not open a console as viewer; it takes the role operator");
+    refused.said(403, "you may not open a console as viewer; it takes the role operator");
     drop(join(&operator).unwrap().welcomed());
     let basic = "Basic b3BlcmF0b3I6YSBwYXNzd29yZA==";
     drop(join(basic).unwrap().welcomed());
@@ -105,7 +105,7 @@ fn a_ticket_is_worth_what_its_owner_may_now() {
     let post = || scene.http.ask("POST", &scene.uri(), &[("Authorization", &operator)], "").status;
     wait_until("the role is known", || Ok(post() == 403));
     let refused = scene.show(&demoted).map(drop).unwrap_err();
-    refused.refused(403, "you may not open a console as viewer; it takes the role operator");
+    refused.said(403, "you may not open a console as viewer; it takes the role operator");
     accounts.remove("operator").unwrap();
     wait_until("the account is gone", || Ok(post() == 401));
     scene.assert_refused(&removed);
@@ -121,7 +121,7 @@ fn pages_of_other_sites_open_nothing_and_use_no_ticket_up() {
     for uri in [&scene.uri(), &shown] {
         for origin in ["http://evil.example", "null", "http://127.0.0.1", "https://panel.example.evil.example"] {
             let refused = Viewer::open(scene.http.address, uri, &[("Origin", origin)]).map(drop).unwrap_err();
-            refused.refused(403, "pages of this Origin may not open a WebSocket; see allowed_origins");
+            refused.said(403, "pages of this Origin may not open a WebSocket; see allowed_origins");
         }
     }
     drop(Viewer::open(scene.http.address, &shown, &[("Origin", &own)]).unwrap());

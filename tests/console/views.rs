@@ -71,25 +71,25 @@ fn screens_of_every_version_are_opened_with_the_password_if_they_want_it() {
 fn a_screen_that_cannot_be_opened_is_told_before_the_handshake() {
     let scene = Scene::showing(Screen::with(b"RFB 003.008\n", Some("another")), Settings::default(), Limits::default());
     let vm = scene.vm;
-    scene.open().map(drop).unwrap_err().refused(400, &format!("the screen of vm {vm} refused: it says no: wrong"));
+    scene.open().map(drop).unwrap_err().said(400, &format!("the screen of vm {vm} refused: it says no: wrong"));
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     drop(silent);
     scene.put(port);
-    scene.open().map(drop).unwrap_err().refused(503, &format!("the screen of vm {vm} does not answer"));
+    scene.open().map(drop).unwrap_err().said(503, &format!("the screen of vm {vm} does not answer"));
 }
 
 #[test]
 fn only_a_vm_that_runs_has_a_screen() {
     let scene = Scene::new();
     let off = "vm web1 is SHUTDOWN; start it first";
-    scene.http.post(&format!("/vms/{}/poweroff/", scene.vm), "").done(200, "vm web1 is powered off");
-    scene.http.post(&scene.uri(), "").refused(400, off);
-    scene.open().map(drop).unwrap_err().refused(400, off);
+    scene.http.post(&format!("/vms/{}/poweroff/", scene.vm), "").said(200, "vm web1 is powered off");
+    scene.http.post(&scene.uri(), "").said(400, off);
+    scene.open().map(drop).unwrap_err().said(400, off);
     let nobodys = format!("/vms/{NOBODY}/console/");
     let none = format!("there is no vm {NOBODY}");
-    scene.http.post(&nobodys, "").refused(404, &none);
-    Viewer::open(scene.http.address, &nobodys, &[]).map(drop).unwrap_err().refused(404, &none);
+    scene.http.post(&nobodys, "").said(404, &none);
+    Viewer::open(scene.http.address, &nobodys, &[]).map(drop).unwrap_err().said(404, &none);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn who_asks_for_no_websocket_is_told_what_is_here() {
     for answer in
         [scene.http.get(&scene.uri()), Viewer::ask(scene.http.address, &scene.uri(), &old).map(drop).unwrap_err()]
     {
-        answer.refused(426, says);
+        answer.said(426, says);
         assert_eq!((answer.header("upgrade"), answer.header("sec-websocket-version")), (Some("websocket"), Some("13")));
         assert_eq!(answer.header("allow"), Some("GET, POST, HEAD, OPTIONS"));
     }
@@ -133,7 +133,7 @@ fn many_look_at_one_screen() {
         viewer.send(&[100 + n]);
         assert_eq!((viewer.read(1), seat.read()), (vec![n], [100 + n]));
     }
-    scene.http.post(&format!("/vms/{}/poweroff/", scene.vm), "").done(200, "vm web1 is powered off");
+    scene.http.post(&format!("/vms/{}/poweroff/", scene.vm), "").said(200, "vm web1 is powered off");
     for (viewer, mut seat) in all {
         assert_eq!(viewer.ended(), Some(1011));
         seat.ended();
