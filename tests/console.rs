@@ -95,7 +95,7 @@ impl Scene {
     }
 }
 
-fn add_vm(app: &App, storlink: pengx::model::StorlinkId, name: &str) -> VmId {
+pub fn add_vm(app: &App, storlink: pengx::model::StorlinkId, name: &str) -> VmId {
     app.run(app.vm_of(storlink, None, name)).unwrap();
     let all = app.store().read(pengx::store::vms::listing).unwrap();
     all.iter().find(|listing| listing.vm.name.as_str() == name).unwrap().vm.id

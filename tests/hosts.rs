@@ -12,7 +12,7 @@ use pengx::operations::storlink::{DeleteStorlink, UpdateStorlink};
 use pengx::operations::template::{
     self, DeleteTemplate, PoweroffTemplate, ShutdownTemplate, StartTemplate, UpdateTemplate,
 };
-use pengx::operations::vm::{DeleteVm, PoweroffVm, ShutdownVm, StartVm, find, list};
+use pengx::operations::vm::{self, DeleteVm, PoweroffVm, ShutdownVm, StartVm, find, list};
 use pengx::store::{networks, pms, seen, storages};
 
 use crate::harness::app::{App, Site};
@@ -66,6 +66,12 @@ fn a_vm_of_another_host_is_shown_and_never_touched() {
     assert_eq!(refusal(app.run(ShutdownVm { vm })), there);
     assert_eq!(refusal(app.run(PoweroffVm { vm })), there);
     assert_eq!(refusal(app.run(DeleteVm { vm })), there);
+    assert_eq!(refusal(vm::stats(&app.core, vm)), there);
+    assert_eq!(refusal(vm::vcpu_use(&app.core, vm)), there);
+    assert_eq!(refusal(vm::series(&app.core, vm)), there);
+    assert_eq!(refusal(vm::addresses(&app.core, vm)), there);
+    assert_eq!(refusal(vm::screenshot(&app.core, vm)), there);
+    assert_eq!(refusal(vm::description(&app.core, vm)), there);
     let (disk, nic) = (disks[1].disk.id, nics[0].id);
     assert_eq!(disk::of_vm(&app.core, vm).unwrap(), disks);
     assert_eq!(nic::list(&app.core, vm).unwrap(), nics);

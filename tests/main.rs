@@ -30,6 +30,7 @@ mod hosts;
 mod house;
 mod libvirt_json;
 mod listeners;
+mod live;
 mod load;
 mod monitor;
 mod proxmox_api;

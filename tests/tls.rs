@@ -187,6 +187,39 @@ fn tls_is_served_from_files_and_unmodified_clients_like_it() {
     assert!(program.wait().success());
 }
 
+/// What follows the upgrade goes through TLS as well.
+#[test]
+fn a_console_is_served_over_tls_and_its_url_says_so() {
+    let authority = Authority::new("one");
+    let files = Files::new(&authority.issue());
+    let app = App::new();
+    let vm = crate::console::add_vm(&app, app.storlink(), "web1");
+    app.run(pengx::operations::vm::StartVm { vm }).unwrap();
+    let screen = crate::harness::screen::Screen::new();
+    assert!(app.site.fake.put_screen(vm, screen.port));
+    let http = files.served(&app, Limits::default());
+    let mut client = Client::open(http.address, &authority.client(None)).unwrap();
+    let port = format!("<vnc_port>{}</vnc_port>", screen.port);
+    wait_until("the screen is seen", || Ok(client.get(&format!("/vms/{vm}/")).unwrap().1.contains(&port)));
+    let post = format!("POST /vms/{vm}/console/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    let (status, body) = client.send(&post).unwrap();
+    let path = format!("/vms/{vm}/console/?ticket=");
+    let ticket = body.split(&format!("<url>wss://localhost{path}")).nth(1).and_then(|rest| rest.split('<').next());
+    assert_eq!((status, ticket.map(str::len)), (201, Some(43)), "{body}");
+    let mut upgrade = format!("GET {path}{} HTTP/1.1\r\nHost: localhost\r\n", ticket.unwrap());
+    crate::harness::viewer::UPGRADE.iter().for_each(|(name, value)| upgrade.push_str(&format!("{name}: {value}\r\n")));
+    client.0.write_all(format!("{upgrade}\r\n").as_bytes()).unwrap();
+    let mut got = Vec::new();
+    // A frame of twelve bytes.
+    while !got.ends_with(b"\r\n\r\n\x82\x0cRFB 003.008\n") {
+        let mut part = [0; 512];
+        let n = client.0.read(&mut part).unwrap();
+        assert!(n > 0, "{}", String::from_utf8_lossy(&got));
+        got.extend_from_slice(&part[..n]);
+    }
+    assert!(got.starts_with(b"HTTP/1.1 101 Switching Protocols\r\n"));
+}
+
 #[test]
 fn sighup_reads_the_files_again_and_broken_ones_change_nothing() {
     let (one, two) = (Authority::new("one"), Authority::new("two"));

@@ -16,8 +16,8 @@ use pengx::config::VirtDancer;
 use pengx::dialects::ask::Bodies;
 use pengx::dialects::virtdancer::mount;
 use pengx::model::{NameRules, PowerState, RandomIds, Role, Secret, SystemClock, VmId};
-use pengx::operations::{Gate, Registry, vm};
-use pengx::store::{Store, accounts};
+use pengx::operations::{Gate, Login, Registry, vm};
+use pengx::store::Store;
 use serde_json::Value;
 
 use crate::harness::app::{App, Site};
@@ -192,10 +192,11 @@ fn basic(user: &str, password: &str) -> String {
 }
 
 fn account(store: &Store, name: &str, role: Role, sees: Option<NameRules>) {
-    let registry = Registry::new(store.clone(), Arc::new(SystemClock), Arc::new(RandomIds));
-    registry.add(name, &Secret::new(PASSWORD.to_owned()), role).unwrap();
-    let user = registry.find(name).unwrap();
-    store.note_tx(|c| accounts::set_sees(c, user.id, sees.as_ref(), user.updated_at)).unwrap();
+    registry(store).add_seeing(name, Login::Password(&Secret::new(PASSWORD.to_owned())), role, sees).unwrap();
+}
+
+fn registry(store: &Store) -> Registry {
+    Registry::new(store.clone(), Arc::new(SystemClock), Arc::new(RandomIds))
 }
 
 /// The files by which a host says how it does: a NIC and a bridge, and CPUs that stand still.

@@ -13,6 +13,7 @@ use crate::harness::http::{Answer, ask};
 use crate::harness::wait::wait_until;
 use crate::harness::world::World;
 
+const CONSOLE: &str = "/vms/:vm/console/";
 const ROLES: [Role; 3] = [Role::Viewer, Role::Operator, Role::Admin];
 
 /// A table of routes, and how its dialect is spoken to.
@@ -34,7 +35,8 @@ struct Tongue {
 fn native() -> Tongue {
     let words = |r: &pengx::dialects::pengx::resources::Resource| {
         let mut words: Vec<_> = r.endpoints.iter().map(|e| e.method.word()).collect();
-        if words.contains(&"GET") {
+        // A HEAD asks for no upgrade, and is told so whatever VM it names.
+        if words.contains(&"GET") && r.pattern != CONSOLE {
             words.push("HEAD");
         }
         words
@@ -83,12 +85,14 @@ fn native() -> Tongue {
             _ => String::new(),
         },
         right: |pattern, method| match method {
+            "GET" if pattern == CONSOLE => Right::Operate,
             "GET" | "HEAD" => Right::Look,
             _ if pattern.starts_with("/storlinks/") || pattern.starts_with("/pms") => Right::Administer,
             _ => Right::Operate,
         },
         state: |pattern| match pattern {
             "/vms/:vm/resume/" => PowerState::Paused,
+            CONSOLE => PowerState::Running,
             "/vms/:vm/shutdown/" | "/vms/:vm/poweroff/" | "/vms/:vm/reboot/" | "/vms/:vm/reset/"
             | "/vms/:vm/suspend/" => PowerState::Running,
             _ => PowerState::Shutdown,
@@ -158,7 +162,11 @@ fn prefixed(prefix: &str) -> NameRules {
 }
 
 fn send(scene: &Scene, authorization: &str, method: &str, uri: &str, body: &str) -> Answer {
-    let headers = [("Authorization", authorization), ("Content-Type", "application/xml")];
+    let mut headers = vec![("Authorization", authorization), ("Content-Type", "application/xml")];
+    if method == "GET" && uri.ends_with("/console/") {
+        headers.extend([("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]);
+        headers.push(("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="));
+    }
     ask(scene.http.address, method, uri, &headers, body)
 }
 
@@ -229,6 +237,11 @@ fn own_ones(tongue: &Tongue, scene: &Scene, callers: &[(Role, String)], foreign:
         for method in methods {
             for (role, caller) in callers {
                 let right = (tongue.right)(pattern, method);
+                seen += 1;
+                // Behind the address of a fake guest's screen is nothing, or another test's guest.
+                if *pattern == CONSOLE && *method == "GET" && role.may(right) {
+                    continue;
+                }
                 let fresh = (right != Right::Look && role.may(right)).then(&mut make);
                 let own = fresh.as_ref().unwrap_or(&standing);
                 if fresh.is_some() {
@@ -246,7 +259,6 @@ fn own_ones(tongue: &Tongue, scene: &Scene, callers: &[(Role, String)], foreign:
                     _ => panic!("{what}: {answer:?}"),
                 }
                 foreign.is_hidden_in(&answer, &what);
-                seen += 1;
             }
         }
     }

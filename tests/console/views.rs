@@ -181,7 +181,7 @@ fn behind_a_proxy_with_a_prefix_the_url_of_a_ticket_leads_back() {
 }
 
 #[test]
-fn over_tls_the_url_says_so_and_below_a_mount_it_is_there() {
+fn below_a_mount_the_url_is_there() {
     let scene = Scene::new();
     let gate = pengx::operations::Gate::new(scene.app.core.clone(), false).unwrap();
     let http = crate::harness::http::Served::dialect("/xml", pengx::dialects::pengx::mount(gate, Settings::default()));

@@ -4,7 +4,7 @@ use pengx::dialects::table::find;
 use pengx::dialects::virtdancer::TABLE;
 use serde_json::{Value, json};
 
-use super::{NOBODY, PASSWORD, Said, Scene, basic};
+use super::{NOBODY, PASSWORD, Said, Scene, basic, registry};
 
 enum Is {
     Json(Value),
@@ -239,11 +239,7 @@ fn nothing_but_the_basic_scheme_lets_in() {
         with(&bad).login();
     }
     // A token of the account is good elsewhere.
-    let registry = pengx::operations::Registry::new(
-        scene.app.store(),
-        std::sync::Arc::new(pengx::model::SystemClock),
-        std::sync::Arc::new(pengx::model::RandomIds),
-    );
+    let registry = registry(&scene.app.store());
     let token = registry.create_token("root", "", None).unwrap().1;
     with(&format!("Bearer {}", token.reveal())).login();
 }

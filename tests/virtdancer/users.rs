@@ -1,9 +1,11 @@
 //! Who sees what, and from where.
 
 use pengx::config::VirtDancer;
-use pengx::model::{NameRules, Role};
+use pengx::model::{NameRules, Role, Secret};
+use pengx::operations::Login;
 
-use super::{PASSWORD, Scene, account, basic};
+use super::{PASSWORD, Scene, account, basic, registry};
+use crate::harness::wait::wait_until;
 
 fn rules(exact: &[&str], prefix: &[&str], suffix: &[&str]) -> NameRules {
     let [exact, prefix, suffix] = [exact, prefix, suffix].map(|all| all.iter().map(|&t| t.to_owned()).collect());
@@ -28,7 +30,7 @@ fn any_entry_of_any_list_shows_a_vm() {
         let name = format!("user{n}");
         account(&scene.app.store(), &name, Role::Operator, Some(rules.clone()));
         // Until the server has seen the account.
-        crate::harness::wait::wait_until("the account counts", || Ok(scene.ask(&name, "GET", "/vm", "").status == 200));
+        wait_until("the account counts", || Ok(scene.ask(&name, "GET", "/vm", "").status == 200));
         let list = scene.ask(&name, "GET", "/vm", "").ok();
         let names: Vec<_> = list.as_array().unwrap().iter().map(|vm| vm["name"].as_str().unwrap()).collect();
         assert_eq!(names, sees, "{rules:?}");
@@ -41,6 +43,21 @@ fn any_entry_of_any_list_shows_a_vm() {
         }
     }
     assert_eq!(scene.state(scene.web), 5);
+}
+
+/// The line of the original's configuration is all that is known of its users.
+#[test]
+fn users_of_the_original_keep_their_passwords() {
+    let scene = Scene::new();
+    let hash = Secret::new(
+        "$6$virtdancer$x1PmUJahyxKybGwaolJya7jrniwM7nCRb9bNvjtD2dvNHQjFWAloWcKFsIo1FkVnm8V6AbwJkvrgPeK.yRjLf."
+            .to_owned(),
+    );
+    let web = rules(&[], &["web-"], &[]);
+    registry(&scene.app.store()).add_seeing("old", Login::Hash(&hash), Role::Operator, Some(web)).unwrap();
+    wait_until("the account counts", || Ok(scene.ask("old", "GET", "/vm", "").status == 200));
+    assert_eq!(scene.ask("old", "GET", "/vm", "").ok().as_array().unwrap().len(), 1);
+    scene.send("GET", "/vm", &[("Authorization", &basic("old", "a:pass"))], "").login();
 }
 
 #[test]

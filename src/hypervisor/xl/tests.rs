@@ -1,5 +1,7 @@
 //! The backend over a scripted `xl`: what it is told, how often, and what is made of its answers.
 
+mod measured;
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::sync::Mutex;

@@ -78,7 +78,7 @@ fn a_point_tells_what_was_used_since_the_one_before() {
     assert_eq!(world.kept.series(id(1)), [], "no minute has passed");
     world.look(60_000, vec![DomainStats { memory_used_kib: Some(1024), ..stats(1, 130) }]);
     let [point] = world.kept.series(id(1))[..] else { panic!("one point") };
-    let gib_in_two_seconds = GIB as f64 / 2.0;
+    let gib_in_two_seconds = f64::from(1_u32 << 29);
     let expected = SeriesPoint {
         at: chrono::DateTime::from_timestamp(60, 0).unwrap().naive_utc(),
         cpu: 0.375,

@@ -75,7 +75,9 @@ fn document(domain_type: &str, cpu: &str, disks: &str, disc: &str, nics: &str) -
     <video>
       <model type='vga'/>
     </video>
-    <memballoon model='virtio'/>
+    <memballoon model='virtio'>
+      <stats period='10'/>
+    </memballoon>
     <rng model='virtio'>
       <backend model='random'>/dev/urandom</backend>
     </rng>
