@@ -245,6 +245,24 @@ mod tests {
     }
 
     #[test]
+    fn power_goes_to_who_is_on_this_host_unless_it_is_said_otherwise() {
+        for (address, key, allowed) in [
+            ("127.0.0.1:1", "", true),
+            ("[::1]:1", "", true),
+            ("0.0.0.0:1", "", false),
+            ("192.0.2.1:1", "", false),
+            ("192.0.2.1:1", ", allow_power = true", true),
+            ("127.0.0.1:1", ", allow_power = false", false),
+        ] {
+            let text = format!(
+                "[[listener]]\naddress = '{address}'\ndialects = [{{ name = 'libvirt-json', act_as = 'ann'{key} }}]"
+            );
+            let Dialect::LibvirtJson(json) = &load(&text).unwrap()[0].dialects[0].dialect else { panic!() };
+            assert_eq!((json.allow_power, json.open.cors), (allowed, false), "{address}{key}");
+        }
+    }
+
+    #[test]
     fn every_bad_setting_of_a_listener_is_named() {
         let said = load(
             "[[listener]]\naddress = 'x'\ndialects = []\n[[listener]]\ndialects = [{ name = 'xo' }, { name = 'libvirt-json', prefix = 'x', allow = ['nowhere'], disabled = { a = 200 } }, { name = 'proxmox-api', act_as = 'a', compat = 'no', typo = 1 }]",
