@@ -9,7 +9,7 @@ use pengx::operations::{Gate, Login, task, vm};
 use pengx::store::{backups, disks, nics, snapshots, tasks, vms};
 
 use super::{PASSWORD, Scene, secret};
-use crate::harness::http::{Answer, ask};
+use crate::harness::http::{Answer, Served, ask};
 use crate::harness::wait::wait_until;
 use crate::harness::world::World;
 
@@ -18,6 +18,10 @@ const ROLES: [Role; 3] = [Role::Viewer, Role::Operator, Role::Admin];
 
 /// A table of routes, and how its dialect is spoken to.
 struct Tongue {
+    /// How an account of this role that sees `web-` alone asks; where accounts have no credentials, another server acts as it.
+    caller: fn(&Scene, Role) -> Caller,
+    /// What a hidden VM is answered with.
+    refused: u16,
     /// Patterns with their methods.
     table: Vec<(&'static str, Vec<&'static str>)>,
     /// Whether a pattern names a VM or a thing of one.
@@ -32,6 +36,25 @@ struct Tongue {
     is_of_all: fn(&str) -> bool,
 }
 
+struct Caller {
+    role: Role,
+    /// One that is its own is kept for as long as it is asked.
+    served: Option<Served>,
+    /// With its credentials.
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Caller {
+    fn ask(&self, scene: &Scene, method: &str, uri: &str, body: &str) -> Answer {
+        let mut headers: Vec<_> = self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        if method == "GET" && uri.ends_with("/console/") {
+            headers.extend([("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]);
+            headers.push(("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="));
+        }
+        ask(self.served.as_ref().unwrap_or(&scene.http).address, method, uri, &headers, body)
+    }
+}
+
 fn native() -> Tongue {
     let words = |r: &pengx::dialects::pengx::resources::Resource| {
         let mut words: Vec<_> = r.endpoints.iter().map(|e| e.method.word()).collect();
@@ -42,6 +65,14 @@ fn native() -> Tongue {
         words
     };
     Tongue {
+        caller: |scene, role| {
+            let headers = vec![
+                ("Authorization", restricted(scene, role, "web-")),
+                ("Content-Type", "application/xml".to_owned()),
+            ];
+            Caller { role, served: None, headers }
+        },
+        refused: 403,
         table: RESOURCES.iter().map(|r| (r.pattern, words(r))).collect(),
         is_of_vm: |pattern| pattern.contains(":vm") || pattern.contains(":task"),
         uri: |pattern, thing| {
@@ -162,11 +193,7 @@ fn prefixed(prefix: &str) -> NameRules {
 }
 
 fn send(scene: &Scene, authorization: &str, method: &str, uri: &str, body: &str) -> Answer {
-    let mut headers = vec![("Authorization", authorization), ("Content-Type", "application/xml")];
-    if method == "GET" && uri.ends_with("/console/") {
-        headers.extend([("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]);
-        headers.push(("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="));
-    }
+    let headers = [("Authorization", authorization), ("Content-Type", "application/xml")];
     ask(scene.http.address, method, uri, &headers, body)
 }
 
@@ -195,7 +222,7 @@ fn judge(tongue: &Tongue) {
     scene.app.second_storlink();
     let template = scene.app.template(storlink, Format::Qcow2);
     let foreign = Thing::new(&scene, template, "db-foreign");
-    let callers = ROLES.map(|role| (role, restricted(&scene, role, "web-")));
+    let callers = ROLES.map(|role| (tongue.caller)(&scene, role));
     let seen = foreign_ones(tongue, &scene, &callers, &foreign)
         + own_ones(tongue, &scene, &callers, &foreign)
         + common_ones(tongue, &scene, &callers, &foreign);
@@ -205,17 +232,18 @@ fn judge(tongue: &Tongue) {
 }
 
 /// Each is refused before anything is written.
-fn foreign_ones(tongue: &Tongue, scene: &Scene, callers: &[(Role, String)], foreign: &Thing) -> usize {
+fn foreign_ones(tongue: &Tongue, scene: &Scene, callers: &[Caller], foreign: &Thing) -> usize {
     let (world, count, mut seen) = (World::of(&scene.app), counted(scene), 0);
     for (pattern, methods) in tongue.table.iter().filter(|(pattern, _)| (tongue.is_of_vm)(pattern)) {
         for method in methods {
             let (uri, body) = ((tongue.uri)(pattern, foreign), (tongue.body)(pattern, "web-taken"));
-            for (role, caller) in callers {
-                let answer = send(scene, caller, method, &uri, &body);
+            for caller in callers {
+                let role = caller.role;
+                let answer = caller.ask(scene, method, &uri, &body);
                 let what = format!("{method} {pattern} as {role}");
                 // What is not built is not there for anybody.
                 let none = pattern.ends_with("/migrate/") && role.may((tongue.right)(pattern, method));
-                assert_eq!(answer.status, if none { 501 } else { 403 }, "{what}: {answer:?}");
+                assert_eq!(answer.status, if none { 501 } else { tongue.refused }, "{what}: {answer:?}");
                 foreign.is_hidden_in(&answer, &what);
                 seen += 1;
             }
@@ -226,7 +254,7 @@ fn foreign_ones(tongue: &Tongue, scene: &Scene, callers: &[(Role, String)], fore
 }
 
 /// Each is served where the role may.
-fn own_ones(tongue: &Tongue, scene: &Scene, callers: &[(Role, String)], foreign: &Thing) -> usize {
+fn own_ones(tongue: &Tongue, scene: &Scene, callers: &[Caller], foreign: &Thing) -> usize {
     let (mut made, mut seen) = (0, 0);
     let mut make = || {
         made += 1;
@@ -235,7 +263,8 @@ fn own_ones(tongue: &Tongue, scene: &Scene, callers: &[(Role, String)], foreign:
     let standing = make();
     for (pattern, methods) in tongue.table.iter().filter(|(pattern, _)| (tongue.is_of_vm)(pattern)) {
         for method in methods {
-            for (role, caller) in callers {
+            for caller in callers {
+                let role = caller.role;
                 let right = (tongue.right)(pattern, method);
                 seen += 1;
                 // Behind the address of a fake guest's screen is nothing, or another test's guest.
@@ -248,7 +277,7 @@ fn own_ones(tongue: &Tongue, scene: &Scene, callers: &[(Role, String)], foreign:
                     put(scene, own.vm, (tongue.state)(pattern));
                 }
                 let body = (tongue.body)(pattern, &format!("{}-new", own.name));
-                let answer = send(scene, caller, method, &(tongue.uri)(pattern, own), &body);
+                let answer = caller.ask(scene, method, &(tongue.uri)(pattern, own), &body);
                 let what = format!("{method} {pattern} as {role}");
                 let is_task = pattern.contains(":task");
                 match answer.status {
@@ -266,14 +295,15 @@ fn own_ones(tongue: &Tongue, scene: &Scene, callers: &[(Role, String)], foreign:
 }
 
 /// Lists, and what is no VM's.
-fn common_ones(tongue: &Tongue, scene: &Scene, callers: &[(Role, String)], foreign: &Thing) -> usize {
+fn common_ones(tongue: &Tongue, scene: &Scene, callers: &[Caller], foreign: &Thing) -> usize {
     let mut seen = 0;
     for (pattern, methods) in tongue.table.iter().filter(|(pattern, _)| !(tongue.is_of_vm)(pattern)) {
         for method in methods {
             let uri = (tongue.uri)(pattern, foreign);
-            for (role, caller) in callers {
+            for caller in callers {
+                let role = caller.role;
                 let body = (tongue.body)(pattern, &format!("web-by-{role}"));
-                let answer = send(scene, caller, method, &uri, &body);
+                let answer = caller.ask(scene, method, &uri, &body);
                 let what = format!("{method} {pattern} as {role}");
                 let right = (tongue.right)(pattern, method);
                 // Who does not see every VM administers nothing.
