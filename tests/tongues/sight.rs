@@ -24,7 +24,7 @@ struct Tongue {
     table: &'static [Resource],
     mount: fn(Gate, Role) -> Mounted,
     /// Path with query and body, for routes that name a VM.
-    about: fn(&str, &Named) -> Option<(String, String)>,
+    about: fn(&str, &str, &Named) -> Option<(String, String)>,
     right: fn(&str, &str) -> Right,
 }
 
@@ -47,7 +47,7 @@ fn virtdancer() -> Tongue {
     Tongue {
         table: virtdancer::TABLE,
         mount: |gate, _| virtdancer::mount(gate, VirtDancer::default(), Bodies::default()),
-        about: |pattern, named| {
+        about: |_, pattern, named| {
             let body = if pattern.ends_with("/action") { "{\"action\":\"start\"}" } else { "" };
             let uri = pattern.replace(":uuid", &named.vm.to_string());
             pattern.contains(":uuid").then(|| (uri, body.to_owned()))
@@ -66,7 +66,7 @@ fn libvirt_json() -> Tongue {
             let settings = LibvirtJson { open, allow_power: true, redirect_base: None, disabled: Vec::new() };
             libvirt_json::mount(gate, settings, Bodies::default())
         },
-        about: |pattern, named| {
+        about: |_, pattern, named| {
             let is_of_vm = pattern.starts_with("/vm_") && pattern != "/vm_status_lookup";
             is_of_vm.then(|| (format!("{pattern}?name={}", named.name), String::new()))
         },
@@ -87,13 +87,15 @@ fn proxmox_api() -> Tongue {
             };
             proxmox_api::mount(gate, settings, Bodies::default())
         },
-        about: |pattern, named| {
+        about: |method, pattern, named| {
             let of_id = ["/utils/vnc", "/utils/graphic", "/container", "/manage/on", "/manage/off"];
             let uri = pattern.replace(":vm", &named.vm.to_string());
             if uri != pattern {
                 return Some((uri, String::new()));
             }
-            of_id.contains(&pattern).then(|| (uri, format!("{{\"id\":{},\"memory\":96}}", named.number)))
+            // A machine is made for somebody, and asked for by its number.
+            let user = if method == "POST" { ",\"username\":\"ann\"" } else { "" };
+            of_id.contains(&pattern).then(|| (uri, format!("{{\"id\":{},\"memory\":96{user}}}", named.number)))
         },
         right: |pattern, method| {
             let secret =
@@ -176,17 +178,16 @@ fn forbidden(answer: &Answer) -> bool {
 
 fn judge(tongue: &Tongue) {
     let scene = Scene::new(tongue);
-    // The numbers are given before the world is looked at.
-    for (resource, method) in routes(tongue).filter(|(resource, _)| resource.pattern == "/container") {
+    // The numbers are given when somebody asks for one, and before the world is looked at.
+    if let Some((resource, method)) = routes(tongue).find(|(resource, _)| resource.pattern == "/container") {
         scene.send(Role::Admin, resource, method, "/container?id=100", "");
-        break;
     }
     let world = World::of(&scene.app);
     let mut seen = 0;
     for (resource, method) in routes(tongue) {
         let pattern = resource.pattern;
-        let Some((uri, body)) = (tongue.about)(pattern, &scene.foreign) else { continue };
-        let (none, empty) = (tongue.about)(pattern, &scene.nobody).unwrap();
+        let Some((uri, body)) = (tongue.about)(method, pattern, &scene.foreign) else { continue };
+        let (none, empty) = (tongue.about)(method, pattern, &scene.nobody).unwrap();
         for role in ROLES {
             let what = format!("{method} {pattern} as {role}");
             let answer = scene.send(role, resource, method, &uri, &body);
@@ -203,7 +204,7 @@ fn judge(tongue: &Tongue) {
     assert_eq!(World::of(&scene.app), world, "what was asked of a VM that nobody saw has done something");
     for (resource, method) in routes(tongue) {
         let pattern = resource.pattern;
-        let own = (tongue.about)(pattern, &scene.own);
+        let own = (tongue.about)(method, pattern, &scene.own);
         let is_list = own.is_none();
         // What a route that is no VM's wants to hear, if it wants to hear something.
         let user = if pattern == "/user" { "{\"username\":\"bob\",\"password\":\"secret1\"}" } else { "" };
