@@ -143,11 +143,11 @@ async fn reload_when_told(mut hup: Signal, all: Vec<Tls>) {
         }
         for tls in all.clone() {
             match tokio::task::spawn_blocking(move || tls.reload()).await {
-                Ok(Ok(())) => tracing::info!("SIGHUP: new connections use the files of tls as they are now"),
+                Ok(Ok(())) => tracing::info!("SIGHUP: new connections use the files of [tls] as they are now"),
                 Ok(Err(why)) => {
-                    tracing::error!(error = why.story(), "SIGHUP: the files of tls as they were stay in use")
+                    tracing::error!(error = why.story(), "SIGHUP: the files of [tls] as they were stay in use")
                 }
-                Err(why) => tracing::error!(error = %why, "SIGHUP: reading the files of tls panicked"),
+                Err(why) => tracing::error!(error = %why, "SIGHUP: reading the files of [tls] panicked"),
             }
         }
     }
