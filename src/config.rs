@@ -300,6 +300,7 @@ impl Tls {
     fn read(mut section: Section, bad: &mut Problems) -> Option<Self> {
         let [certificate, key, client_ca] =
             ["certificate", "key", "client_ca"].map(|name| section.text(name, bad).map(PathBuf::from));
+        let path = section.path.clone();
         section.end(bad);
         match (certificate, key, client_ca) {
             (None, None, None) => None,
@@ -307,7 +308,7 @@ impl Tls {
             (certificate, key, _) => {
                 for (name, file) in [("certificate", certificate), ("key", key)] {
                     if file.is_none() {
-                        bad.add(format!("tls.{name}"), "is required with the others of [tls]");
+                        bad.add(format!("{path}{name}"), "is required with the others of tls");
                     }
                 }
                 None

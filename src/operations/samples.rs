@@ -174,7 +174,11 @@ impl Shared {
     /// By the one whose turn it is.
     fn look(&self) -> Result<Arc<Look>> {
         let begun = Instant::now();
-        let answer = self.hypervisor.stats();
+        let mut answer = self.hypervisor.stats();
+        if answer.is_err() && self.hypervisor.info().is_ok() {
+            // A guest that died or hung just then spoiled it for all; it does so once.
+            answer = self.hypervisor.stats();
+        }
         let (at, time) = (Instant::now(), self.clock.now());
         let mut kept = lock(&self.kept);
         match answer {

@@ -351,7 +351,7 @@ fn listing_keeps_nothing_and_asks_once_for_a_screen() {
     assert!(child.status.success() && said.contains("1 passed"), "{said}");
     let log = std::fs::read_to_string(log).unwrap();
     let calls = |name: &str| log.lines().filter(|line| line.contains(&format!(" {name}:"))).count();
-    assert_eq!(calls("virConnectGetAllDomainStats"), 5000);
+    assert!((5000..5010).contains(&calls("virConnectGetAllDomainStats")), "{}", calls("virConnectGetAllDomainStats"));
     // Other tests start guests meanwhile; each costs one document.
     assert!((1..100).contains(&calls("virDomainGetXMLDesc")), "{}", calls("virDomainGetXMLDesc"));
 }
@@ -361,7 +361,9 @@ fn list_and_measure(uri: &str) {
     let list = |times: u32| {
         for _ in 0..times {
             assert!(libvirt.domains().unwrap().len() >= 3);
-            assert!(!libvirt.stats().unwrap().is_empty());
+            // A guest of another test that dies just then spoils it for all, once.
+            let ask = || libvirt.stats();
+            assert!(!ask().or_else(|_| ask()).or_else(|_| ask()).unwrap().is_empty());
         }
         resident_kib()
     };
