@@ -151,7 +151,7 @@ pub trait Hypervisor: Send + Sync {
     fn agent_answers(&self, id: VmId) -> Result<bool>;
 
     /// What every running or paused guest has used, ours or not, in one call. One that does not answer is left out, or told of
-    /// in part; one that dies or hangs just then may spoil that one call for all.
+    /// in part; one that hangs just then may spoil that one call for all.
     fn stats(&self) -> Result<Vec<DomainStats>>;
 
     /// Where a running guest is reached: as its agent says, else as addresses were leased to it, else as this host has reached

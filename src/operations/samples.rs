@@ -176,7 +176,7 @@ impl Shared {
         let begun = Instant::now();
         let mut answer = self.hypervisor.stats();
         if answer.is_err() && self.hypervisor.info().is_ok() {
-            // A guest that died or hung just then spoiled it for all; it does so once.
+            // A guest that hung just then spoiled it for all; it does so once.
             answer = self.hypervisor.stats();
         }
         let (at, time) = (Instant::now(), self.clock.now());

@@ -351,7 +351,7 @@ fn listing_keeps_nothing_and_asks_once_for_a_screen() {
     assert!(child.status.success() && said.contains("1 passed"), "{said}");
     let log = std::fs::read_to_string(log).unwrap();
     let calls = |name: &str| log.lines().filter(|line| line.contains(&format!(" {name}:"))).count();
-    assert!((5000..5010).contains(&calls("virConnectGetAllDomainStats")), "{}", calls("virConnectGetAllDomainStats"));
+    assert_eq!(calls("virConnectGetAllDomainStats"), 9000);
     // Other tests start guests meanwhile; each costs one document.
     assert!((1..100).contains(&calls("virDomainGetXMLDesc")), "{}", calls("virDomainGetXMLDesc"));
 }
@@ -361,13 +361,12 @@ fn list_and_measure(uri: &str) {
     let list = |times: u32| {
         for _ in 0..times {
             assert!(libvirt.domains().unwrap().len() >= 3);
-            // A guest of another test that dies just then spoils it for all, once.
-            let ask = || libvirt.stats();
-            assert!(!ask().or_else(|_| ask()).or_else(|_| ask()).unwrap().is_empty());
+            assert!(!libvirt.stats().unwrap().is_empty());
         }
         resident_kib()
     };
-    let before = list(500);
+    // The heap has its size after some 2,000; from there on it was seen not to grow in 12,000 more.
+    let before = list(2500);
     let after = list(2000);
     println!("{before} KiB, then {after} KiB");
     assert!(after < before + 1024, "2,000 lists kept {} KiB", after - before);
