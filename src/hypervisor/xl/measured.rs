@@ -118,11 +118,15 @@ impl Inner {
         let nanos = |time: &Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         // Xen knows what it may have now, and only we, up to how much it can be given. All are told of, whatever one file says.
         let run = self.definitions.read(row.id, Kept::Run).ok().flatten();
+        let given = run.as_ref().and_then(|run| usize::try_from(run.spec.vcpus).ok()).unwrap_or(0);
         let most = run.map_or(used.max_memory_kib, |run| run.spec.max_memory.0.saturating_mul(1024));
+        // Its first one switches the others on, and until then Xen counts them as off.
+        let mut vcpu_nanos: Vec<u64> = vcpus.iter().map(nanos).collect();
+        vcpu_nanos.resize(vcpu_nanos.len().max(given), 0);
         DomainStats {
             id: row.id,
             cpu_nanos: nanos(&row.cpu_time),
-            vcpu_nanos: vcpus.iter().map(nanos).collect(),
+            vcpu_nanos,
             memory_kib: used.memory_kib,
             max_memory_kib: most.max(used.memory_kib),
             memory_used_kib: None,
