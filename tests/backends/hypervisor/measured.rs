@@ -36,9 +36,14 @@ pub(super) fn what_a_guest_uses_is_told_while_it_is_on(bench: &Bench) {
     if let Some(fake) = &bench.fake {
         fake.let_pass(Duration::from_secs(10));
     }
+    // A PV guest has no firmware, and ours only waits.
+    let works = !bench.xen || bench.emulated;
     let mut now = first.clone();
     wait_until("its firmware works", || {
         now = stats(bench, &vm).expect("it runs");
+        if !works {
+            return Ok(true);
+        }
         // More than it takes to make the threads of its vCPUs, however busy this machine is.
         Ok(now.cpu_nanos > first.cpu_nanos && worked(&now) > worked(&first) + 50_000_000)
     });
@@ -48,7 +53,8 @@ pub(super) fn what_a_guest_uses_is_told_while_it_is_on(bench: &Bench) {
     assert_eq!((stats(bench, &vm), vm.status().number), (None, None));
     vm.start(Start::Paused);
     assert!(vm.status().number.is_some_and(|now| now != number), "another run");
-    assert!(worked(&stats(bench, &vm).expect("it is on")) < worked(&now), "it begins anew");
+    let anew = stats(bench, &vm).expect("it is on");
+    assert!(!works || worked(&anew) < worked(&now), "it begins anew");
 }
 
 pub(super) fn nobody_knows_where_a_silent_guest_is_reached(bench: &Bench) {
