@@ -1,5 +1,6 @@
 //! The command line: `pengx serve`, `pengx routes`, `pengx schema`, `pengx check`, `pengx user`, `pengx token`, `pengx backup`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -34,6 +35,23 @@ pub enum Command {
     Token(Token),
     /// Look at backups, beside a running server or without one. Changes nothing.
     Backup(Backup),
+    /// What a key of another host is let in for: takes the guest in that SSH_ORIGINAL_COMMAND names, if it is expected.
+    #[command(hide = true)]
+    MigrationReceive(Place),
+    /// What sends a guest to another host calls between Xen and ssh.
+    #[command(hide = true)]
+    MigrationSend(MigrationSend),
+}
+
+#[derive(Debug, Args)]
+pub struct MigrationSend {
+    /// The number of the domain.
+    pub domid: u32,
+    /// The socket of the QEMU that serves its disks.
+    pub monitor: PathBuf,
+    /// The ssh that it is sent through.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub ssh: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]

@@ -141,6 +141,11 @@ pub struct Tls {
 }
 
 impl Config {
+    /// Where a backend that keeps definitions itself has them.
+    pub fn domains_dir(&self) -> PathBuf {
+        self.data_dir.join("domains")
+    }
+
     /// Reads the file that `given` names, or the default one if it is there. `Invalid` names every bad setting.
     pub fn load(given: &Given) -> Result<Self> {
         let (path, must) = match &given.config {

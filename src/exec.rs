@@ -31,6 +31,8 @@ pub use error::{ExecError, Failure};
 
 use confine::wrapped;
 
+use crate::error::Error;
+
 /// Where programs are looked for, whatever our own environment says.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How late a cancellation or a deadline may be noticed.
@@ -309,6 +311,18 @@ impl Running {
         }
         false
     }
+}
+
+/// A child that is fed by us and has our standard output and error, for a program of ours that is a child itself.
+pub fn pipe_into(program: &OsStr, args: &[OsString]) -> io::Result<Child> {
+    blank(program, args).stdin(Stdio::piped()).spawn()
+}
+
+/// Runs a program in the place of this one, with its standard input and output, and one more variable. Returns only why not.
+pub fn become_program(program: &str, args: &[&str], (name, value): (&str, &str)) -> Error {
+    let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+    let failed = blank(program.as_ref(), &args).stdin(Stdio::inherit()).env(name, value).exec();
+    Error::unavailable(program).caused_by(failed)
 }
 
 /// A child that knows nothing of us.

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use pengx::check::Status;
-use pengx::cli::{Cli, Command};
+use pengx::cli::{Cli, Command, MigrationSend};
 use pengx::config::{Config, Given};
 use pengx::dialects::pengx::Settings;
 use pengx::error::{Error, ErrorKind};
+use pengx::hypervisor::{receive_guest, send_guest};
 use pengx::serve::Listening;
 use pengx::{accounts, backups, check};
 
@@ -40,6 +41,15 @@ fn main() -> ExitCode {
                 Ok(false) => ExitCode::FAILURE,
                 Err(why) => refuse(&why),
             }
+        }
+        Command::MigrationReceive(place) => match Config::load(&place.into()) {
+            Ok(config) => {
+                refuse(&receive_guest(&config.domains_dir(), std::env::var_os("SSH_ORIGINAL_COMMAND").as_deref()))
+            }
+            Err(why) => refuse(&why),
+        },
+        Command::MigrationSend(MigrationSend { domid, monitor, ssh }) => {
+            send_guest(domid, &monitor, &ssh).unwrap_or_else(|why| refuse(&why))
         }
     }
 }

@@ -376,7 +376,7 @@ fn xl_options(config: &Config) -> XlOptions {
         guest_of: xl.guest_of.iter().map(|(os, kind)| (*os, guest(kind))).collect(),
         screen_password: xl.screen_password,
         call_timeout: xl.call_timeout,
-        ..XlOptions::new(config.data_dir.join("domains"))
+        ..XlOptions::new(config.domains_dir())
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod life;
 mod many;
+mod migration;
 mod server;
 
 use std::path::{Path, PathBuf};

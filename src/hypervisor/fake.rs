@@ -6,16 +6,22 @@
 mod chains;
 mod faults;
 mod measured;
+mod migration;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use self::chains::Job;
 use self::faults::Faults;
 use self::measured::Meter;
-use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
+use self::migration::Half;
+use super::{
+    BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, MigrationTarget, Start, Transit, Verb,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
     DefinedDisk, Definition, DiskSpec, DomainSpec, DomainStats, DomainStatus, Format, GuestAddress, GuestSize, HostUse,
@@ -49,6 +55,11 @@ struct State {
     jobs_are_held: bool,
     /// What guests say when they have come up: to their console, and whether through their agent.
     greeting: (String, bool),
+    /// Guests that are to come from another host.
+    expected: BTreeSet<VmId>,
+    reached: BTreeMap<IpAddr, Weak<World>>,
+    /// How far the next guest gets that is sent.
+    broken: Option<(Transit, Transit)>,
 }
 
 struct Domain {
@@ -59,8 +70,11 @@ struct Domain {
     ended: PowerState,
     /// The guest does not obey.
     deaf: bool,
+    /// What a migration has left of its run.
+    half: Option<Half>,
 }
 
+#[derive(Clone)]
 struct Run {
     paused: bool,
     screen: u16,
@@ -108,6 +122,9 @@ impl FakeHypervisor {
             can: everything(),
             jobs_are_held: false,
             greeting: ("fake login: ".to_owned(), true),
+            expected: BTreeSet::new(),
+            reached: BTreeMap::new(),
+            broken: None,
         };
         let world = World { state: Mutex::new(state), listeners: Mutex::default(), faults: Faults::default() };
         Self { world: Arc::new(world) }
@@ -344,6 +361,9 @@ impl State {
         if domain.run.is_some() {
             return Err(Verb::Start.wrong_state(id, domain.state()));
         }
+        if domain.half.is_some() || self.expected.contains(&id) {
+            return Err(refused(format!("vm {id} is on its way between two hosts")));
+        }
         self.check(id, &domain.spec)?;
         let has = domain.spec.clone();
         if let Some(VolumeSource::File(console)) = &has.console {
@@ -360,10 +380,15 @@ impl State {
 }
 
 impl Domain {
+    fn new(spec: DomainSpec) -> Self {
+        Self { spec, run: None, ended: PowerState::Shutdown, deaf: false, half: None }
+    }
+
     fn state(&self) -> PowerState {
         match &self.run {
             Some(Run { paused: true, .. }) => PowerState::Paused,
             Some(_) => PowerState::Running,
+            None if self.half.as_ref().is_some_and(Half::is_shown) => PowerState::Paused,
             None => self.ended,
         }
     }
@@ -447,8 +472,7 @@ impl Hypervisor for FakeHypervisor {
             match state.domains.get_mut(&spec.id) {
                 Some(domain) => domain.spec = spec.clone(),
                 None => {
-                    let domain = Domain { spec: spec.clone(), run: None, ended: PowerState::Shutdown, deaf: false };
-                    state.domains.insert(spec.id, domain);
+                    state.domains.insert(spec.id, Domain::new(spec.clone()));
                 }
             }
             Ok(())
@@ -486,6 +510,7 @@ impl Hypervisor for FakeHypervisor {
     fn destroy(&self, id: VmId) -> Result<()> {
         self.world.effect(Verb::Destroy, |state| {
             if let Some(domain) = state.domains.get_mut(&id) {
+                domain.half.take_if(|half| half.is_shown());
                 domain.end(PowerState::Shutdown);
             }
             Ok(())
@@ -641,6 +666,29 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
+    fn expect_guest(&self, spec: &DomainSpec) -> Result<()> {
+        self.world.effect(Verb::ExpectGuest, |state| state.expect(spec))
+    }
+
+    fn send_guest(&self, id: VmId, to: &MigrationTarget, _cancel: &AtomicBool) -> Result<()> {
+        let lost = self.world.faults.enter(Verb::SendGuest)?;
+        let sent = self.send(id, to);
+        self.world.changed();
+        sent.and(lost.map_or(Ok(()), |kind| Err(Error::new(kind))))
+    }
+
+    fn transit(&self, id: VmId) -> Result<Transit> {
+        self.world.read(Verb::Transit, |state| state.transit(id))
+    }
+
+    fn take_over(&self, id: VmId) -> Result<()> {
+        self.world.effect(Verb::TakeOver, |state| state.take_over(id))
+    }
+
+    fn give_up(&self, id: VmId) -> Result<()> {
+        self.world.effect(Verb::GiveUp, |state| state.give_up(id))
+    }
+
     fn agent_answers(&self, id: VmId) -> Result<bool> {
         self.world.read(Verb::AgentAnswers, |state| {
             let domain = state.domains.get(&id).ok_or_else(|| Error::not_found("vm", id))?;
@@ -703,6 +751,7 @@ fn everything() -> Capabilities {
         live_nics: true,
         live_disc: true,
         live_chains: true,
+        live_migration: true,
         zstd: true,
         mac_prefix: [0x00, 0x16, 0x3e],
     }

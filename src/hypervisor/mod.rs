@@ -7,11 +7,13 @@ mod connect;
 mod description;
 mod fake;
 mod libvirt;
+mod migration;
 mod timed;
 mod verb;
 mod xl;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::model::{
@@ -22,9 +24,10 @@ use crate::model::{
 pub use connect::{Options, connect};
 pub use fake::{Answer, FakeHypervisor};
 pub use libvirt::{DomainType, LibvirtHypervisor, LibvirtOptions};
+pub use migration::{MigrationTarget, Settlement, Transit, settle};
 pub use timed::Timed;
 pub use verb::Verb;
-pub use xl::{Boot, Guest, XlHypervisor, XlOptions};
+pub use xl::{Boot, Guest, XlHypervisor, XlOptions, receive_guest, send_guest};
 
 /// Called when something changed; it may block and may ask the hypervisor.
 pub type Changed = Arc<dyn Fn() + Send + Sync>;
@@ -147,6 +150,38 @@ pub trait Hypervisor: Send + Sync {
     /// [`Hypervisor::chain`] tells.
     fn abort_block_job(&self, id: VmId, order: u32) -> Result<()>;
 
+    /// On the host that a guest is to be moved to, before it is sent: its definition is kept, and it is let in when it comes.
+    ///
+    /// # Errors
+    /// `Refused` where it could not live: an image, a bridge or memory is missing, or the domain is here already.
+    /// `Unsupported` where nothing can be moved, here and in the verbs below.
+    fn expect_guest(&self, spec: &DomainSpec) -> Result<()>;
+
+    /// Moves a running guest, which goes on meanwhile but for a moment, to a host that expects it. Its images are on storage
+    /// that both hosts reach by the same paths. Returns when it runs there, and is none of this host's guests any more; the
+    /// definition stays. When `cancel` is set, it ends soon, and says so.
+    ///
+    /// # Errors
+    /// After any error [`Hypervisor::transit`] of both hosts tells what is where, and [`settle`] where the guest belongs.
+    fn send_guest(&self, id: VmId, to: &MigrationTarget, cancel: &AtomicBool) -> Result<()>;
+
+    /// What this host has of a guest that moves, or has moved.
+    fn transit(&self, id: VmId) -> Result<Transit>;
+
+    /// From here on the guest is one of this host's and runs, whatever a migration has left of it here; it is expected no more.
+    /// One that is here already is success. Only to be called where [`settle`] says so: it may run elsewhere.
+    ///
+    /// # Errors
+    /// `NotFound` when nothing of it is here, `Refused` while somebody is at work on it, or when its disks did not come along.
+    fn take_over(&self, id: VmId) -> Result<()>;
+
+    /// Ends what a migration has left of it here, as well as what is just being received; it is expected no more. Absent is
+    /// success. Only to be called where [`settle`] says so.
+    ///
+    /// # Errors
+    /// `WrongState` for a guest of this host like any other.
+    fn give_up(&self, id: VmId) -> Result<()>;
+
     /// Whether an agent in a running guest answers, within a few seconds.
     fn agent_answers(&self, id: VmId) -> Result<bool>;
 
@@ -254,6 +289,8 @@ pub struct Capabilities {
     pub live_disc: bool,
     /// Overlays and block jobs.
     pub live_chains: bool,
+    /// Whether it can be moved to another host while it runs.
+    pub live_migration: bool,
     /// Whether a guest can run on an image with clusters that zstd made smaller.
     pub zstd: bool,
     /// The three bytes that begin every MAC address here.

@@ -1,6 +1,7 @@
 //! Any hypervisor, with its calls counted and timed.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use prometheus_client::metrics::counter::Counter;
@@ -8,7 +9,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb};
+use super::{
+    BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, MigrationTarget, Start, Transit, Verb,
+};
 use crate::error::Result;
 use crate::model::{
     Definition, DiskSpec, DomainSpec, DomainStats, DomainStatus, GuestAddress, GuestSize, HostUse, Mac, MiB, NicSpec,
@@ -141,6 +144,21 @@ impl Hypervisor for Timed {
     }
     fn abort_block_job(&self, id: VmId, order: u32) -> Result<()> {
         self.call(Verb::AbortBlockJob, |h| h.abort_block_job(id, order))
+    }
+    fn expect_guest(&self, spec: &DomainSpec) -> Result<()> {
+        self.call(Verb::ExpectGuest, |h| h.expect_guest(spec))
+    }
+    fn send_guest(&self, id: VmId, to: &MigrationTarget, cancel: &AtomicBool) -> Result<()> {
+        self.call(Verb::SendGuest, |h| h.send_guest(id, to, cancel))
+    }
+    fn transit(&self, id: VmId) -> Result<Transit> {
+        self.call(Verb::Transit, |h| h.transit(id))
+    }
+    fn take_over(&self, id: VmId) -> Result<()> {
+        self.call(Verb::TakeOver, |h| h.take_over(id))
+    }
+    fn give_up(&self, id: VmId) -> Result<()> {
+        self.call(Verb::GiveUp, |h| h.give_up(id))
     }
     fn agent_answers(&self, id: VmId) -> Result<bool> {
         self.call(Verb::AgentAnswers, |h| h.agent_answers(id))

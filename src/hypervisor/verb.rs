@@ -34,6 +34,11 @@ pub enum Verb {
     BlockJob,
     Pivot,
     AbortBlockJob,
+    ExpectGuest,
+    SendGuest,
+    Transit,
+    TakeOver,
+    GiveUp,
     AgentAnswers,
     Stats,
     Addresses,
@@ -56,6 +61,7 @@ impl Verb {
                 | Self::Size
                 | Self::Chain
                 | Self::BlockJob
+                | Self::Transit
                 | Self::AgentAnswers
                 | Self::Stats
                 | Self::Addresses
@@ -96,6 +102,11 @@ impl Verb {
             Self::BlockJob => "block_job",
             Self::Pivot => "pivot",
             Self::AbortBlockJob => "abort_block_job",
+            Self::ExpectGuest => "expect_guest",
+            Self::SendGuest => "send_guest",
+            Self::Transit => "transit",
+            Self::TakeOver => "take_over",
+            Self::GiveUp => "give_up",
             Self::AgentAnswers => "agent_answers",
             Self::Stats => "stats",
             Self::Addresses => "addresses",
@@ -136,6 +147,11 @@ impl Verb {
             Self::BlockJob => "tell how far the block job is on",
             Self::Pivot => "move to the other image a disk of",
             Self::AbortBlockJob => "stop the block job on",
+            Self::ExpectGuest => "expect",
+            Self::SendGuest => "send to another host",
+            Self::Transit => "tell what a migration has left of",
+            Self::TakeOver => "take over",
+            Self::GiveUp => "give up",
             Self::AgentAnswers => "ask the guest agent of",
             Self::Stats => "measure the guests",
             Self::Addresses => "tell the addresses of",
@@ -152,6 +168,7 @@ impl Verb {
             Self::Pause => "it must be running to be paused",
             Self::Unpause => "it must be PAUSED to be unpaused",
             Self::Undefine => "power it off before undefining it",
+            Self::GiveUp => "it must not be a guest of this host",
             Self::SetVcpus
             | Self::SetMemory
             | Self::Memory
@@ -167,6 +184,7 @@ impl Verb {
             | Self::BlockJob
             | Self::Pivot
             | Self::AbortBlockJob
+            | Self::SendGuest
             | Self::AgentAnswers
             | Self::Screenshot => "it must be running",
             Self::Info
@@ -179,6 +197,9 @@ impl Verb {
             | Self::Stats
             | Self::Addresses
             | Self::Description
+            | Self::ExpectGuest
+            | Self::Transit
+            | Self::TakeOver
             | Self::Destroy => "another state is needed",
         }
     }

@@ -7,6 +7,7 @@ mod jobs;
 mod libvirt;
 mod live;
 mod measured;
+pub mod migration;
 mod moved;
 mod signs;
 mod xl;

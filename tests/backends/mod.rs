@@ -1,4 +1,4 @@
 //! The laws of the two backend traits, over every implementation.
 
-mod hypervisor;
+pub mod hypervisor;
 mod volumes;

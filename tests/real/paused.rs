@@ -1,13 +1,13 @@
 //! libvirt whose guests are started and never run an instruction: everything is real, and costs no processor time.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pengx::error::{ErrorKind, Result};
 use pengx::hypervisor::{
     BlockJob, BlockJobStatus, Capabilities, Changed, DomainType, FakeHypervisor, Hypervisor, HypervisorInfo,
-    LibvirtHypervisor, LibvirtOptions, Start,
+    LibvirtHypervisor, LibvirtOptions, MigrationTarget, Start, Transit,
 };
 use pengx::model::{
     Definition, DiskSpec, DomainSpec, DomainStats, DomainStatus, GuestAddress, GuestSize, HostUse, Mac, MiB, NicSpec,
@@ -156,6 +156,21 @@ impl Hypervisor for Paused {
         self.libvirt.abort_block_job(id, order)
     }
     /// Of a guest that runs; one that never runs an instruction would not.
+    fn expect_guest(&self, spec: &DomainSpec) -> Result<()> {
+        self.libvirt.expect_guest(spec)
+    }
+    fn send_guest(&self, id: VmId, to: &MigrationTarget, cancel: &AtomicBool) -> Result<()> {
+        self.libvirt.send_guest(id, to, cancel)
+    }
+    fn transit(&self, id: VmId) -> Result<Transit> {
+        self.libvirt.transit(id)
+    }
+    fn take_over(&self, id: VmId) -> Result<()> {
+        self.libvirt.take_over(id)
+    }
+    fn give_up(&self, id: VmId) -> Result<()> {
+        self.libvirt.give_up(id)
+    }
     fn agent_answers(&self, id: VmId) -> Result<bool> {
         let said = self.libvirt.agent_answers(id)?;
         assert!(!said, "a guest that is paused has an agent that answers");

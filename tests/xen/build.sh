@@ -41,12 +41,13 @@ root=$work/root
 
 # ---- packages -------------------------------------------------------------------
 
-packages=systemd-sysv,udev,procps,iproute2,openssh-server,curl,lvm2
+packages=systemd-sysv,udev,procps,iproute2,openssh-server,openssh-client,curl,lvm2,nfs-kernel-server
 packages+=,linux-image-amd64,xen-hypervisor-4.17-amd64,xen-utils-4.17,qemu-system-xen,qemu-utils
 # What the server links, and nothing of its daemons.
 packages+=,libvirt0,libpq5
 # Most of the kernel's modules are for machines that this one is not.
-modules=(block crypto lib arch/x86/crypto fs/{mbcache.ko,ext4,jbd2,autofs,fuse} net/{802,bridge,core,llc}
+modules=(block crypto lib arch/x86/crypto fs/{mbcache.ko,ext4,jbd2,autofs,fuse,nfs,nfsd,nfs_common,lockd,fscache,netfs}
+    net/{802,bridge,core,llc,sunrpc,dns_resolver}
     drivers/{block,char/hw_random,dax,md,virtio,xen,net/net_failover.ko,net/tun.ko,net/virtio_net.ko,net/xen-netback})
 options=(--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*'
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/lib/modules/*/kernel/*')
@@ -77,7 +78,8 @@ for bridge in xenbr0 xenbr1; do
     printf '[Match]\nName=%s\n[Link]\nRequiredForOnline=no\n[Network]\nConfigureWithoutCarrier=yes\n' "$bridge" \
         >"$root/etc/systemd/network/$bridge.network"
 done
-printf '[Match]\nName=eth0\n[Network]\nBridge=xenbr0\n' >"$root/etc/systemd/network/eth0.network"
+# The kernel names two in either order; dom0.sh gives this address to the one that leads out.
+printf '[Match]\nMACAddress=52:54:00:10:00:09\n[Network]\nBridge=xenbr0\n' >"$root/etc/systemd/network/out.network"
 # QEMU's own DHCP server begins with 10.0.2.15: those are for guests.
 printf 'Address=10.0.2.9/24\nGateway=10.0.2.2\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n' >>"$root/etc/systemd/network/xenbr0.network"
 printf 'nameserver 10.0.2.3\n' >"$root/etc/resolv.conf"
@@ -91,6 +93,8 @@ echo "dom0 $(cut -d' ' -f1,2 "$root/etc/ssh/ssh_host_ed25519_key.pub")" >"$out/k
 chroot "$root" systemctl --quiet enable systemd-networkd
 # It would start and stop guests of its own accord.
 chroot "$root" systemctl --quiet disable xendomains
+# Only where a test shares storage between two hosts.
+chroot "$root" systemctl --quiet disable nfs-server rpcbind.service rpcbind.socket nfs-client.target nfs-blkmap
 chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
     e2scrub_reap.service fstrim.timer systemd-networkd-wait-online.service systemd-binfmt.service lvm2-monitor.service \
     getty-static.service getty@tty1.service serial-getty@hvc0.service

@@ -2,7 +2,7 @@
 # A Xen control domain (dom0) in QEMU, from the image that build.sh makes; as many at once
 # as memory allows, 2 GiB each. Needs no hardware virtualisation, and no root.
 #
-#   dom0.sh start [-o PID] [-f PORT]... [-d DISK] DIR   returns when `xl list` answers in it
+#   dom0.sh start [-o PID] [-f PORT]... [-d DISK] [-x XEN] [-l LINK] DIR   returns when `xl list` answers in it
 #   dom0.sh ssh DIR COMMAND...                 as root in it, like ssh
 #   dom0.sh put DIR FILE... TARGET             copies into it (directories, too)
 #   dom0.sh get DIR FILE... TARGET             copies out of it
@@ -11,6 +11,8 @@
 #   dom0.sh stop DIR
 #
 # DISK is a file that dom0 reads as /dev/vdc: much faster than put. Volume group vg0 is there.
+# XEN is another hypervisor than that of the image. Two with one LINK, a path, reach each other: the one that is started
+# first is dom0-1 with the address 10.99.0.1 then, and the second one is dom0-2 with 10.99.0.2.
 # DIR is made by start and removed by stop; it ends with process -o (else the caller), too.
 # There are in it: serial.log, the console of Xen and of dom0; qemu.log. If QEMU ends by
 # itself they stay. Each start is from the same image: nothing that was written remains.
@@ -24,13 +26,18 @@ die() { echo "dom0: $*" >&2; exit 1; }
 
 # ---- inside: the keeper is QEMU's parent, and all that is in the directory is its own ----
 
-keep() { # OWNER DISK [PORT...]
-    local owner=$1 disk=$2 more=() port qemu owned forwards='' accel=tcg,tb-size=512 cpu=max,+svm,+npt
+keep() { # OWNER DISK XEN LINK NUMBER [PORT...]
+    local owner=$1 disk=$2 hypervisor=$3 link=$4 number=$5 more=() peer=() port qemu owned forwards=''
+    local accel=tcg,tb-size=512 cpu=max,+svm,+npt
     # With emulated XSAVE, registers of busy domains get mixed up.
     local xen="console=com1 com1=115200 dom0_mem=768M,max:768M noreboot smap=0 smep=0 spec-ctrl=no xpti=no pv-l1tf=0"
     local linux="root=/dev/vda rw console=hvc0 net.ifnames=0 mitigations=off quiet systemd.show_status=0"
-    shift 2
+    shift 5
     [ -z "$disk" ] || more=(-drive "file=$disk,format=raw,if=virtio,readonly=on")
+    if [ -n "$link" ]; then
+        peer=(-netdev "dgram,id=link,local.type=unix,local.path=$link.$number,remote.type=unix,remote.path=$link.$((3 - number))"
+            -device "virtio-net-pci,netdev=link,romfile=,mac=52:54:00:99:00:0$number")
+    fi
     # Some machines have a KVM that emulates what the processor lacks. Xen does not boot on it.
     if [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then accel=kvm cpu=host; else xen+=" xsave=0"; fi
     qemu='' owned=''
@@ -42,9 +49,10 @@ keep() { # OWNER DISK [PORT...]
     truncate -s 8G data.img
     setpriv --pdeathsig KILL qemu-system-x86_64 -machine pc -accel "$accel" -cpu "$cpu" -smp 2 -m 2048 \
         -nodefaults -no-user-config -display none -serial file:serial.log -monitor stdio \
-        -kernel "$image/xen" -append "$xen" -initrd "$image/vmlinuz $linux,$image/initrd" \
+        -kernel "${hypervisor:-$image/xen}" -append "$xen" -initrd "$image/vmlinuz $linux,$image/initrd" \
         -drive file=root.qcow2,if=virtio,cache=unsafe -drive file=data.img,format=raw,if=virtio,cache=unsafe "${more[@]}" \
-        -device virtio-rng-pci -netdev "user,id=net$forwards" -device virtio-net-pci,netdev=net,romfile= \
+        -device virtio-rng-pci -netdev "user,id=net$forwards" "${peer[@]}" \
+        -device virtio-net-pci,netdev=net,romfile=,mac=52:54:00:10:00:09 \
         <>monitor >>qemu.log 2>&1 &
     qemu=$!
     setpriv --pdeathsig KILL tail --pid="$owner" -f /dev/null &
@@ -93,16 +101,21 @@ copy() { scp -q -r "${login[@]}" -o "ControlPath=$dir/ssh" -P "$(port 22)" "$@";
 ready='timeout 20 xl list && xl sched-credit2 -d Domain-0 -w 4096 && { vgs vg0 2>/dev/null || vgcreate -qq vg0 /dev/vdb; }'
 
 start() {
-    local owner=$PPID disk='' ports=() option deadline=$((SECONDS + boot_seconds))
-    while getopts o:f:d: option; do
-        case $option in o) owner=$OPTARG ;; f) ports+=("$OPTARG") ;; d) disk=$(realpath "$OPTARG") ;; *) exit 2 ;; esac
+    local owner=$PPID disk='' ports=() hypervisor='' link='' number=1 option deadline=$((SECONDS + boot_seconds))
+    while getopts o:f:d:x:l: option; do
+        case $option in
+            o) owner=$OPTARG ;; f) ports+=("$OPTARG") ;; d) disk=$(realpath "$OPTARG") ;;
+            x) hypervisor=$(realpath "$OPTARG") ;; l) link=$(realpath -m "$OPTARG") ;; *) exit 2 ;;
+        esac
     done
     shift $((OPTIND - 1))
     dir=${1:?which DIR?}
     [ -s "$image/.built" ] || die "there is no image in $image: run tests/xen/build.sh"
     mkdir -m 700 "$dir" || die "$dir cannot be made, or is in use"
     dir=$(realpath "$dir") image=$(realpath "$image")
-    (cd "$dir" && setsid env PENGX_XEN_IMAGE="$image" bash "$here/dom0.sh" keep "$owner" "$disk" "${ports[@]}" </dev/null >keeper.log 2>&1 &)
+    [ ! -S "$link.1" ] || number=2
+    (cd "$dir" && setsid env PENGX_XEN_IMAGE="$image" bash "$here/dom0.sh" keep "$owner" "$disk" "$hypervisor" "$link" "$number" \
+        "${ports[@]}" </dev/null >keeper.log 2>&1 &)
     # Its pid file comes right after QEMU.
     until [ -e "$dir/keeper" ]; do
         if [ "$SECONDS" -ge "$deadline" ] || ! [ -d "$dir" ]; then die "QEMU did not start"; fi
@@ -114,6 +127,9 @@ start() {
         stop
         die "no answer of dom0 in $SECONDS s, $boot_seconds at most; the last words of all are above"
     fi
+    [ -z "$link" ] || in_dom0 "hostname dom0-$number
+        link=\$(grep -l 52:54:00:99 /sys/class/net/*/address | cut -d/ -f5)
+        ip address add 10.99.0.$number/24 dev \$link && ip link set \$link up"
     echo "dom0: $dir is up after $SECONDS s, ssh on 127.0.0.1:$(port 22)"
 }
 
@@ -142,7 +158,7 @@ case $verb in
     start) start "$@"; exit ;;
     keep) keep "$@"; exit ;;
     ssh | put | get | port | reset | stop) ;;
-    *) sed -n '5,11p' "$0" >&2; exit 2 ;;
+    *) sed -n '5,12p' "$0" >&2; exit 2 ;;
 esac
 dir=$(realpath -m "${1:?which DIR?}")
 shift

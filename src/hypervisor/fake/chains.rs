@@ -14,6 +14,7 @@ const BY: &str = "the fake hypervisor";
 /// For the images of tests and demonstrations.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+#[derive(Clone)]
 pub(super) struct Job {
     job: BlockJob,
     ready: bool,

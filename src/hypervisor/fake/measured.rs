@@ -15,6 +15,7 @@ const PICTURE: &[u8] = b"\x89PNG\r\n\x1a\n\
     \0\0\0\0IEND\xaeB`\x82";
 
 /// How long a guest has run, less the time that it was paused.
+#[derive(Clone)]
 pub(super) struct Meter {
     ran: Duration,
     /// `None` while it is paused.

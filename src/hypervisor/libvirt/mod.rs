@@ -15,6 +15,7 @@ mod link;
 mod measured;
 mod states;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,8 +28,11 @@ use self::calls::{Calls, Missed};
 use self::errors::{Deed, Fault};
 use self::link::{Connection, Link};
 use self::states::power_state;
-use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb, bridges};
-use crate::error::{Error, Result};
+use super::{
+    BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, MigrationTarget, Start, Transit, Verb,
+    bridges,
+};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
     Definition, DiskSpec, DomainSpec, DomainStats, DomainStatus, Format, GuestAddress, GuestSize, HostUse, Mac, MiB,
     NicSpec, PowerState, Screenshot, VmId, VolumeSource,
@@ -357,6 +361,7 @@ impl Hypervisor for LibvirtHypervisor {
             live_nics: true,
             live_disc: true,
             live_chains: true,
+            live_migration: false,
             zstd: true,
             mac_prefix: [0x52, 0x54, 0x00],
         }
@@ -525,6 +530,26 @@ impl Hypervisor for LibvirtHypervisor {
         self.end_without_effect(id, order)
     }
 
+    fn expect_guest(&self, _spec: &DomainSpec) -> Result<()> {
+        Err(no_migration())
+    }
+
+    fn send_guest(&self, _id: VmId, _to: &MigrationTarget, _cancel: &AtomicBool) -> Result<()> {
+        Err(no_migration())
+    }
+
+    fn transit(&self, _id: VmId) -> Result<Transit> {
+        Err(no_migration())
+    }
+
+    fn take_over(&self, _id: VmId) -> Result<()> {
+        Err(no_migration())
+    }
+
+    fn give_up(&self, _id: VmId) -> Result<()> {
+        Err(no_migration())
+    }
+
     fn agent_answers(&self, id: VmId) -> Result<bool> {
         self.call(Verb::AgentAnswers, Some(id), move |connection| {
             let domain = connection.find(id)?;
@@ -566,6 +591,13 @@ impl Hypervisor for LibvirtHypervisor {
     fn has_bridge(&self, name: &str) -> Result<bool> {
         bridges::host_has_bridge(name)
     }
+}
+
+fn no_migration() -> Error {
+    Error::new(ErrorKind::Unsupported {
+        what: "move a running guest to another host".to_owned(),
+        by: "libvirt".to_owned(),
+    })
 }
 
 /// libvirt's numbers are `major * 1,000,000 + minor * 1,000 + release`.

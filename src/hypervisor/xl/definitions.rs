@@ -24,10 +24,12 @@ pub(super) enum Kept {
     Crash,
     /// Empty: it stands still, and is to go on.
     Hold,
+    /// Empty: it runs on another host, and is to come here.
+    Expected,
 }
 
 impl Kept {
-    const ALL: [Self; 4] = [Self::Definition, Self::Run, Self::Crash, Self::Hold];
+    const ALL: [Self; 5] = [Self::Definition, Self::Run, Self::Crash, Self::Hold, Self::Expected];
 
     fn suffix(self) -> &'static str {
         match self {
@@ -35,6 +37,7 @@ impl Kept {
             Self::Run => "run",
             Self::Crash => "crashed",
             Self::Hold => "held",
+            Self::Expected => "expected",
         }
     }
 }
@@ -46,6 +49,7 @@ pub(super) struct Known {
     pub(super) run: bool,
     pub(super) crashed: bool,
     pub(super) held: bool,
+    pub(super) expected: bool,
 }
 
 pub(super) struct Definitions {
@@ -74,7 +78,11 @@ impl Definitions {
     }
 
     pub(super) fn path(&self, id: VmId, what: Kept) -> PathBuf {
-        self.dir.join(format!("{id}.{}", what.suffix()))
+        self.dir.join(Self::file_name(id, what))
+    }
+
+    pub(super) fn file_name(id: VmId, what: Kept) -> String {
+        format!("{id}.{}", what.suffix())
     }
 
     pub(super) fn has(&self, id: VmId, what: Kept) -> bool {
@@ -97,6 +105,7 @@ impl Definitions {
                     Kept::Run => known.run = true,
                     Kept::Crash => known.crashed = true,
                     Kept::Hold => known.held = true,
+                    Kept::Expected => known.expected = true,
                 }
             }
         }
@@ -135,7 +144,8 @@ impl Definitions {
 
     /// The definition goes last, so that what is left of it after a crash is still found.
     pub(super) fn forget(&self, id: VmId) -> Result<()> {
-        [Kept::Run, Kept::Crash, Kept::Hold, Kept::Definition].into_iter().try_for_each(|what| self.remove(id, what))
+        let notes = [Kept::Run, Kept::Crash, Kept::Hold, Kept::Expected];
+        notes.into_iter().chain([Kept::Definition]).try_for_each(|what| self.remove(id, what))
     }
 
     fn replace(&self, id: VmId, what: Kept, text: &str) -> Result<()> {

@@ -16,17 +16,20 @@ mod host;
 mod hotplug;
 mod images;
 mod measured;
+mod migration;
 mod parse;
 mod power;
 mod processes;
 mod qmp;
 mod seen;
 mod syntax;
+mod transfer;
 mod watch;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -35,9 +38,13 @@ use self::config_file::ConfigFile;
 use self::definitions::{Definitions, Kept};
 use self::devices::MAX_DISKS;
 use self::hold::Holds;
+use self::migration::Leaving;
 use self::parse::{Details, Row, RunState};
 use self::seen::{Age, Seen, Sight};
-use super::{BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, Start, Verb, bridges};
+use super::{
+    BlockJob, BlockJobStatus, Capabilities, Changed, Hypervisor, HypervisorInfo, MigrationTarget, Start, Transit, Verb,
+    bridges,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Command, ExecError, Output, Runner};
 use crate::model::{
@@ -46,6 +53,8 @@ use crate::model::{
 };
 
 pub(super) use host::is_control_domain;
+pub use migration::receive_guest;
+pub use transfer::send as send_guest;
 
 /// Who refuses.
 const BY: &str = "Xen";
@@ -129,6 +138,8 @@ pub struct XlOptions {
     pub request_timeout: Duration,
     /// How long a guest may take to let go of a device. Xen itself gives up after 10 s.
     pub device_timeout: Duration,
+    /// How long a guest may take to be moved to another host.
+    pub migration_timeout: Duration,
     /// How long the last run of a guest may take to be gone when it is started again.
     pub teardown_timeout: Duration,
     /// The most bytes per second that a block job moves; 0 is no limit.
@@ -149,6 +160,7 @@ impl XlOptions {
             power_timeout: Duration::from_secs(120),
             request_timeout: Duration::from_secs(10),
             device_timeout: Duration::from_secs(20),
+            migration_timeout: Duration::from_secs(6 * 3600),
             teardown_timeout: Duration::from_secs(10),
             block_rate: 0,
             run_dir: PathBuf::from("/run/xen"),
@@ -171,6 +183,7 @@ struct Inner {
     seen: Seen,
     claims: Claims,
     holds: Arc<Holds>,
+    leaving: Leaving,
     /// Shared by those who start a domain; alone, crashed ones are ended.
     starting: RwLock<()>,
 }
@@ -191,6 +204,7 @@ impl XlHypervisor {
             seen: Seen::default(),
             claims: Claims::default(),
             holds: Arc::default(),
+            leaving: Leaving::default(),
             starting: RwLock::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -206,7 +220,7 @@ fn is_running(row: &Row) -> bool {
 }
 
 fn is_active(row: &Row) -> bool {
-    matches!(row.state, RunState::Running | RunState::Paused)
+    matches!(row.state, RunState::Running | RunState::Paused | RunState::Suspended)
 }
 
 impl Inner {
@@ -225,6 +239,12 @@ impl Inner {
         args: impl IntoIterator<Item = A>,
     ) -> Result<Output, ExecError> {
         self.tool("xl", deadline, args)
+    }
+
+    fn file(&self, spec: &DomainSpec) -> ConfigFile {
+        let screen = self.options.screen_password.then(|| spec.vnc_password.clone());
+        let guest = self.options.guest_for(spec).clone();
+        ConfigFile { spec: spec.clone(), guest, written: Vec::new(), screen }
     }
 
     /// Of one domain by its number, or of all.
@@ -399,6 +419,7 @@ impl Hypervisor for XlHypervisor {
             live_nics: true,
             live_disc: self.inner.options.guest_for(spec).kind() == Kind::Hvm,
             live_chains: true,
+            live_migration: spec.pci.is_none(),
             // Debian builds the QEMU that serves Xen without it.
             zstd: false,
             mac_prefix: [0x00, 0x16, 0x3e],
@@ -419,11 +440,7 @@ impl Hypervisor for XlHypervisor {
     }
 
     fn define(&self, spec: &DomainSpec) -> Result<()> {
-        let options = &self.inner.options;
-        let screen = options.screen_password.then(|| spec.vnc_password.clone());
-        let file =
-            ConfigFile { spec: spec.clone(), guest: options.guest_for(spec).clone(), written: Vec::new(), screen };
-        let done = self.inner.definitions.write(&file, Kept::Definition);
+        let done = self.inner.definitions.write(&self.inner.file(spec), Kept::Definition);
         self.inner.seen.touch();
         done
     }
@@ -471,8 +488,11 @@ impl Hypervisor for XlHypervisor {
     }
 
     fn unpause(&self, id: VmId) -> Result<()> {
-        let is_paused = |row: &Row| row.state == RunState::Paused;
+        let is_paused = |row: &Row| matches!(row.state, RunState::Paused | RunState::Suspended);
         self.inner.act(Verb::Unpause, id, is_paused, |row| {
+            if row.state == RunState::Suspended {
+                return self.inner.resume(row);
+            }
             if self.inner.look(Age::Recent)?.is_held(id) {
                 return self.inner.let_go_on(id);
             }
@@ -547,6 +567,26 @@ impl Hypervisor for XlHypervisor {
 
     fn abort_block_job(&self, id: VmId, order: u32) -> Result<()> {
         self.inner.abort_block_job(id, order)
+    }
+
+    fn expect_guest(&self, spec: &DomainSpec) -> Result<()> {
+        self.inner.expect_guest(&self.inner.file(spec))
+    }
+
+    fn send_guest(&self, id: VmId, to: &MigrationTarget, cancel: &AtomicBool) -> Result<()> {
+        self.inner.send_guest(id, to, cancel)
+    }
+
+    fn transit(&self, id: VmId) -> Result<Transit> {
+        self.inner.transit(id)
+    }
+
+    fn take_over(&self, id: VmId) -> Result<()> {
+        self.inner.take_over(id)
+    }
+
+    fn give_up(&self, id: VmId) -> Result<()> {
+        self.inner.give_up(id)
     }
 
     /// Xen has no way to an agent.

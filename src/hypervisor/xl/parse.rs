@@ -12,8 +12,10 @@ use super::{BY, Kind};
 
 /// The longest line that a sentence shows, in characters.
 const MAX_SHOWN: usize = 200;
-/// A domain that is being received from another host, and one that was sent there, under their names.
-const IN_TRANSIT: [&str; 2] = ["--incoming", "--migratedaway"];
+/// How the name of a domain ends that is being received from another host.
+const INCOMING: &str = "--incoming";
+/// And that of one that was sent there.
+const SENT: &str = "--migratedaway";
 /// The control domain, which is no guest.
 const DOM0: u32 = 0;
 
@@ -39,7 +41,11 @@ impl Row {
 
     /// Half of a migration: the guest lives elsewhere.
     pub(super) fn is_in_transit(&self) -> bool {
-        IN_TRANSIT.iter().any(|end| self.name.ends_with(end))
+        self.name.ends_with(INCOMING) || self.was_sent()
+    }
+
+    pub(super) fn was_sent(&self) -> bool {
+        self.name.ends_with(SENT)
     }
 }
 
@@ -47,6 +53,8 @@ impl Row {
 pub(super) enum RunState {
     Running,
     Paused,
+    /// It has stopped by itself to be saved or moved.
+    Suspended,
     /// Ended, to begin again at once.
     Rebooting,
     /// Ended, and kept.
@@ -71,8 +79,7 @@ fn run_state(flags: &str) -> Option<RunState> {
         'c' | 'w' => RunState::Crashed,
         // By itself, or by a soft reset.
         'r' | 'S' => RunState::Rebooting,
-        // It sleeps while it is saved or moved.
-        's' => RunState::Paused,
+        's' => RunState::Suspended,
         _ if ended => RunState::Shutdown,
         _ if paused => RunState::Paused,
         _ => RunState::Running,

@@ -66,7 +66,7 @@ impl Inner {
 
     /// Xen would start it a second time.
     fn may_start(&self, id: VmId, sight: &Sight) -> Result<()> {
-        if sight.rows_of(id).any(Row::is_in_transit) {
+        if sight.is_expected(id) || sight.rows_of(id).any(Row::is_in_transit) {
             return Err(Error::refused(BY, format!("vm {id} is on its way between two hosts")));
         }
         match sight.state(id) {
@@ -104,7 +104,7 @@ impl Inner {
     }
 
     /// Xen does not ask whether QEMU could open the images that it is to serve: it would start a guest without disks.
-    fn has_its_disks(&self, row: &Row, file: &ConfigFile) -> Result<()> {
+    pub(super) fn has_its_disks(&self, row: &Row, file: &ConfigFile) -> Result<()> {
         let mut served = file.spec.disks.iter().filter(|disk| devices::is_served_by_qemu(disk)).peekable();
         if served.peek().is_none() {
             return Ok(());
@@ -244,7 +244,7 @@ fn goes(sight: &Sight, row: &Row) -> bool {
     row.state == RunState::Running || row.state == RunState::Paused && sight.is_held(row.id)
 }
 
-fn bridges_are_there(file: &ConfigFile) -> Result<()> {
+pub(super) fn bridges_are_there(file: &ConfigFile) -> Result<()> {
     for nic in &file.spec.nics {
         if let NicLink::Bridge(name) = &nic.link {
             has_bridge(name)?;

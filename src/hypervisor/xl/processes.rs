@@ -6,12 +6,50 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::migration::MARK;
+use crate::model::VmId;
+
 const PROC: &str = "/proc";
 
-/// Which of these files a living `xl create` was given: it stays behind each guest to restart it when it reboots. While a
-/// guest reboots Xen does not know it for a moment; that its monitor lives tells that it will be back.
-pub(super) fn monitors(files: &[PathBuf]) -> HashSet<PathBuf> {
-    monitors_in(Path::new(PROC), files)
+/// Those that a living `xl` stays behind, to restart them when they reboot: the `xl create` that was given the file, or the
+/// `xl migrate-receive` that took the guest in. While a guest reboots Xen does not know it for a moment; that its monitor
+/// lives tells that it will be back.
+pub(super) fn monitors(ids: &[VmId], file: impl Fn(VmId) -> PathBuf) -> HashSet<VmId> {
+    monitors_in(Path::new(PROC), ids, file)
+}
+
+/// Whether somebody is sending this guest to another host.
+pub(super) fn sends(id: VmId) -> bool {
+    let (mut sends, id) = (false, id.to_string());
+    each(Path::new(PROC), |_, words| {
+        let says = |word: &&[u8]| word.ends_with(id.as_bytes());
+        sends |= is_xl(words) && words.get(1) == Some(&&b"migrate"[..]) && words.iter().any(says);
+    });
+    sends
+}
+
+/// Those who are taking this guest in. What stays behind a guest that has come is not one of them: nobody talks to it.
+pub(super) fn receivers(id: VmId) -> Vec<Pid> {
+    let mut found = Vec::new();
+    each(Path::new(PROC), |process, words| {
+        let input = fs::read_link(process.join("fd/0")).unwrap_or_default();
+        if receives(process, words, id) && input != Path::new("/dev/null") {
+            let pid = process.file_name().and_then(OsStr::to_str).and_then(|pid| pid.parse().ok());
+            found.extend(pid.and_then(Pid::from_raw));
+        }
+    });
+    found
+}
+
+/// One that has ended by itself is fine.
+pub(super) fn end(process: Pid) {
+    if let Err(e) = kill_process(process, Signal::KILL)
+        && e != rustix::io::Errno::SRCH
+    {
+        tracing::warn!(pid = process.as_raw_nonzero(), error = %e, "one who takes a guest in could not be ended");
+    }
 }
 
 /// The numbers of the domains whose disks are served.
@@ -19,33 +57,45 @@ pub(super) fn device_models() -> HashSet<u32> {
     device_models_in(Path::new(PROC))
 }
 
-fn monitors_in(proc: &Path, files: &[PathBuf]) -> HashSet<PathBuf> {
+fn monitors_in(proc: &Path, ids: &[VmId], file: impl Fn(VmId) -> PathBuf) -> HashSet<VmId> {
     let mut found = HashSet::new();
-    each(proc, |words| {
-        let is_xl = words.first().is_some_and(|program| Path::new(OsStr::from_bytes(program)).ends_with("xl"));
-        if is_xl && words.get(1) == Some(&&b"create"[..]) {
-            found.extend(files.iter().filter(|file| words.contains(&file.as_os_str().as_bytes())).cloned());
-        }
+    each(proc, |process, words| {
+        let was_given = |id| words.contains(&file(id).as_os_str().as_bytes());
+        let created = is_xl(words) && words.get(1) == Some(&&b"create"[..]);
+        found.extend(ids.iter().filter(|id| created && was_given(**id) || receives(process, words, **id)));
     });
     found
 }
 
+fn is_xl(words: &[&[u8]]) -> bool {
+    words.first().is_some_and(|program| Path::new(OsStr::from_bytes(program)).ends_with("xl"))
+}
+
+fn receives(process: &Path, words: &[&[u8]], id: VmId) -> bool {
+    if !is_xl(words) || words.get(1) != Some(&&b"migrate-receive"[..]) {
+        return false;
+    }
+    let mark = format!("{MARK}={id}");
+    let environment = fs::read(process.join("environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+}
+
 fn device_models_in(proc: &Path) -> HashSet<u32> {
     let mut found = HashSet::new();
-    each(proc, |words| {
+    each(proc, |_, words| {
         let domid = words.iter().skip_while(|word| **word != b"-xen-domid").nth(1);
         found.extend(domid.and_then(|domid| std::str::from_utf8(domid).ok()?.parse::<u32>().ok()));
     });
     found
 }
 
-/// The words of each command line.
-fn each(proc: &Path, mut see: impl FnMut(&[&[u8]])) {
+/// Each process, and the words of its command line.
+fn each(proc: &Path, mut see: impl FnMut(&Path, &[&[u8]])) {
     let Ok(processes) = fs::read_dir(proc) else { return };
     for process in processes.flatten() {
         // One that ends meanwhile has none.
         let Ok(line) = fs::read(process.path().join("cmdline")) else { continue };
-        see(&line.split(|byte| *byte == 0).collect::<Vec<_>>());
+        see(&process.path(), &line.split(|byte| *byte == 0).collect::<Vec<_>>());
     }
 }
 
@@ -72,8 +122,15 @@ mod tests {
             b"xl\0list\0/d/c.run\0",
             b"",
         ]);
-        let files = ["/d/a.run", "/d/b.run", "/d/c.run"].map(PathBuf::from);
-        assert_eq!(monitors_in(proc.path(), &files), [files[0].clone()].into());
+        let ids = ["a", "b", "c", "d"].map(|c| VmId(uuid::Uuid::parse_str(&c.repeat(32)).unwrap()));
+        let file = |id: VmId| PathBuf::from(format!("/d/{}.run", &id.to_string()[..1]));
+        assert_eq!(monitors_in(proc.path(), &ids, file), [ids[0]].into());
+        // One that came from another host is known by what its `xl` was started with.
+        let came = proc.path().join("9");
+        fs::create_dir(&came).unwrap();
+        fs::write(came.join("cmdline"), b"xl\0migrate-receive\0").unwrap();
+        fs::write(came.join("environ"), format!("PATH=/bin\0{MARK}={}\0", ids[3])).unwrap();
+        assert_eq!(monitors_in(proc.path(), &ids, file), [ids[0], ids[3]].into());
     }
 
     #[test]

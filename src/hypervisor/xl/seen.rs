@@ -34,13 +34,15 @@ pub(super) struct Sight {
     rebooting: HashSet<VmId>,
     /// They stand still, were to go on, and cannot.
     stuck: HashSet<VmId>,
+    /// They are being sent to another host.
+    leaving: HashSet<VmId>,
 }
 
 impl Sight {
     /// The domain that is this VM here. Two may have one uuid; the one that runs is meant.
     pub(super) fn row(&self, id: VmId) -> Option<&Row> {
         let rows = self.rows.iter().filter(|row| row.id == id && !row.is_in_transit());
-        rows.max_by_key(|row| matches!(row.state, RunState::Running | RunState::Paused))
+        rows.max_by_key(|row| super::is_active(row))
     }
 
     /// Everything of this uuid, on the way as well.
@@ -69,17 +71,25 @@ impl Sight {
         self.known.get(&id).is_some_and(|known| known.held)
     }
 
+    /// From another host.
+    pub(super) fn is_expected(&self, id: VmId) -> bool {
+        self.known.get(&id).is_some_and(|known| known.expected)
+    }
+
     pub(super) fn is_rebooting(&self, id: VmId) -> bool {
         self.rebooting.contains(&id) || self.row(id).is_some_and(|row| row.state == RunState::Rebooting)
     }
 
     /// `None`: neither Xen nor we know it.
     pub(super) fn state(&self, id: VmId) -> Option<PowerState> {
+        if self.leaving.contains(&id) && self.rows_of(id).next().is_some() {
+            return Some(PowerState::Running);
+        }
         if let Some(row) = self.row(id) {
             return Some(match row.state {
                 RunState::Running | RunState::Rebooting => PowerState::Running,
                 RunState::Paused if self.is_held(id) && !self.stuck.contains(&id) => PowerState::Running,
-                RunState::Paused => PowerState::Paused,
+                RunState::Paused | RunState::Suspended => PowerState::Paused,
                 RunState::Crashed => PowerState::Crashed,
                 RunState::Shutdown | RunState::Dying => PowerState::Shutdown,
             });
@@ -192,17 +202,11 @@ impl Inner {
             .collect();
         let mut rebooting = HashSet::new();
         if !gone.is_empty() {
-            let file = |id: &VmId| self.definitions.path(*id, Kept::Run);
-            let living = processes::monitors(&gone.iter().map(file).collect::<Vec<_>>());
-            for id in gone {
-                if living.contains(&file(&id)) {
-                    rebooting.insert(id);
-                }
-            }
+            rebooting = processes::monitors(&gone, |id| self.definitions.path(id, Kept::Run));
         }
         let domids: HashSet<u32> = rows.iter().map(|row| row.domid).collect();
         lock(&self.seen.screens).retain(|domid, _| domids.contains(domid));
-        Ok(Sight { rows, known, rebooting, stuck: self.holds.stuck() })
+        Ok(Sight { rows, known, rebooting, stuck: self.holds.stuck(), leaving: self.leaving.all() })
     }
 
     /// Of the last second.

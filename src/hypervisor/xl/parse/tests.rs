@@ -34,7 +34,7 @@ fn flags_say_what_a_domain_is_and_nothing_else_does() {
         ("---sw-", Some(RunState::Crashed)),
         ("--psr-", Some(RunState::Rebooting)),
         ("---sS-", Some(RunState::Rebooting)),
-        ("---ss-", Some(RunState::Paused)),
+        ("---ss-", Some(RunState::Suspended)),
         ("---s?-", Some(RunState::Shutdown)),
         ("---sx-", None),
         ("--ps-d", Some(RunState::Dying)),
