@@ -602,6 +602,26 @@ mod tests {
         assert_eq!(config.bridges.get("xenbr0"), Some(&NicLink::User));
     }
 
+    /// What is commented out in it is what it shows.
+    #[test]
+    fn the_packaged_file_shows_what_holds() {
+        let file = include_str!("../docs/packaging/pengx.toml");
+        let shown: String = file
+            .lines()
+            .map(|line| line.strip_prefix('#').unwrap_or(line))
+            .filter(|line| !line.starts_with(' '))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let (all, listeners) = shown.split_at(shown.find("[[listener]]").unwrap());
+        let default = |config: Config| Config { bridges: HashMap::new(), ..config };
+        let given = Given { data_dir: Some("/var/lib/pengx".into()), ..Given::default() };
+        let told = format!("{:?}", default(load(all, &given).unwrap()));
+        assert_eq!(told, format!("{:?}", load("", &given).unwrap()));
+        let listeners = load(listeners, &given).unwrap().listeners;
+        let dialects: Vec<_> = listeners.iter().flat_map(|l| &l.dialects).map(|placed| placed.dialect.name()).collect();
+        assert_eq!(dialects, ["pengx", "virtdancer", "proxmox-api"]);
+    }
+
     #[test]
     fn low_water_is_set_for_all_storlinks_and_for_one_by_its_name() {
         let text = "low_water = 0\norphan_quarantine = 60\n[low_water_of]\nstore1 = 99\n'a b' = 5";

@@ -117,7 +117,8 @@ struct Doors {
 
 impl Doors {
     fn mounts(&self, config: &Config, listener: &config::Listener) -> (server::Mounts, Refusal) {
-        let native = dialect(config);
+        let mut native = dialect(config);
+        native.public_url = listener.public_url.clone().or(native.public_url);
         let bodies = Bodies { limit_bytes: config.limits.body_bytes, deadline: config.limits.body_timeout };
         let gate = || self.gate.clone();
         let has_native = listener.dialects.iter().any(|placed| matches!(placed.dialect, Dialect::Pengx));
@@ -131,7 +132,7 @@ impl Doors {
         let monitor = has_native.then(|| monitor::mount(self.core.clone(), gate(), self.registry.clone()));
         let first = monitor.map(|monitor| (String::new(), monitor));
         let all = listener.dialects.iter().map(|placed| (placed.prefix.clone(), mounted(placed)));
-        (server::Mounts::new(first.into_iter().chain(all)), refusal)
+        (server::Mounts::found_at(listener.public_url.clone(), first.into_iter().chain(all)), refusal)
     }
 }
 

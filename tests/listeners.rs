@@ -10,6 +10,7 @@ use pengx::operations::Gate;
 
 use crate::harness::app::Site;
 use crate::harness::http::{Served, ask};
+use crate::harness::proxy::{Proxy, Target};
 
 const PENGX: &str = env!("CARGO_BIN_EXE_pengx");
 
@@ -113,6 +114,35 @@ fn an_address_that_is_taken_is_named() {
     let output = command(dir.path(), &listeners).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(2) && said.contains(&format!("listen: {address}: ")), "{said}");
+}
+
+/// The proxy gives another `Host`, and takes a prefix off the path.
+#[test]
+fn behind_a_proxy_what_is_handed_out_leads_through_it() {
+    let dir = tempfile::tempdir().unwrap();
+    add_user(dir.path(), "ann");
+    std::fs::write(dir.path().join("index.html"), "<p>page").unwrap();
+    let server = std::sync::Arc::default();
+    let proxy = Proxy::new(vec![("/outside", Target::Server(std::sync::Arc::clone(&server)))]);
+    let (outside, ui) = (proxy.url() + "/outside", dir.path().display());
+    let listeners = format!(
+        "[[listener]]\naddress = '127.0.0.1:0'\npublic_url = '{outside}'\ndialects = [\
+         {{ name = 'virtdancer', prefix = '/vd', ui = '{ui}' }}, \
+         {{ name = 'libvirt-json', prefix = '/json', act_as = 'ann' }}]\n"
+    );
+    let (_server, said) = start(dir.path(), &listeners, 2);
+    server.set(said[0].1[7..].trim_end_matches("/vd").parse().unwrap()).unwrap();
+    let get = |path: &str, headers: &[(&str, &str)]| ask(proxy.address, "GET", path, headers, "");
+    let root = get("/outside/vd/", &[]);
+    assert_eq!((root.status, root.header("location")), (302, Some("/outside/vd/index.html")));
+    assert_eq!(get("/outside/vd/index.html", &[]).body, "<p>page");
+    let slash = get("/outside/json/host/", &[]);
+    assert_eq!((slash.status, slash.header("location")), (307, Some(format!("{outside}/json/host").as_str())));
+    let openapi: serde_json::Value = serde_json::from_str(&get("/outside/json/openapi.json", &[]).body).unwrap();
+    assert_eq!(openapi["servers"], serde_json::json!([{ "url": "/outside/json" }]));
+    // Pages from there are its own, and others are not.
+    let from = |origin: &str| get("/outside/json/vms?type=all", &[("Origin", origin)]).status;
+    assert_eq!((from(&proxy.url()), from("http://evil.example")), (200, 403));
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod table;
 mod users;
 mod vectors;
 
-use pengx::config::{Open, ProxmoxApi};
+use pengx::config::{Open, ProxmoxApi, PublicUrl};
 use pengx::dialects::ask::Bodies;
 use pengx::dialects::proxmox_api::mount;
 use pengx::model::{Format, RandomIds, Role, Secret, SystemClock};
@@ -27,12 +27,12 @@ const JSON: &str = "application/json";
 const NO_CONTAINER: &str = "Configuration file 'nodes/host1/lxc/100.conf' does not exist - {\"data\":null}";
 
 /// A site with one server and its front door for panels.
-struct Panel {
-    http: Served,
-    app: App,
+pub struct Panel {
+    pub http: Served,
+    pub app: App,
 }
 
-fn settings() -> ProxmoxApi {
+pub fn settings() -> ProxmoxApi {
     ProxmoxApi {
         open: Open { act_as: "panel".parse().unwrap(), allow: Vec::new(), cors: false, path: String::new() },
         late: false,
@@ -65,8 +65,13 @@ impl Panel {
     }
 
     fn below(prefix: &str, app: App, settings: ProxmoxApi) -> Self {
+        Self::found_at(None, prefix, app, settings)
+    }
+
+    /// Where browsers find the server's root at `public_url`.
+    pub fn found_at(public_url: Option<PublicUrl>, prefix: &str, app: App, settings: ProxmoxApi) -> Self {
         add_account(&app, "panel", Role::Operator);
-        Self { http: serve(prefix, &app, settings), app }
+        Self { http: serve(public_url, prefix, &app, settings), app }
     }
 
     /// With a template, and a user who may have machines.
@@ -82,14 +87,14 @@ impl Panel {
         let Self { http, app } = self;
         drop(http);
         let app = app.restart();
-        Self { http: serve("", &app, settings()), app }
+        Self { http: serve(None, "", &app, settings()), app }
     }
 
-    fn get(&self, uri: &str) -> Answer {
+    pub fn get(&self, uri: &str) -> Answer {
         self.http.ask("GET", uri, &[], "")
     }
 
-    fn form(&self, method: &str, uri: &str, body: &str) -> Answer {
+    pub fn form(&self, method: &str, uri: &str, body: &str) -> Answer {
         self.http.ask(method, uri, &[("Content-Type", FORM)], body)
     }
 
@@ -123,13 +128,13 @@ impl Panel {
     }
 }
 
-fn serve(prefix: &str, app: &App, settings: ProxmoxApi) -> Served {
+fn serve(public_url: Option<PublicUrl>, prefix: &str, app: &App, settings: ProxmoxApi) -> Served {
     let gate = Gate::new(app.core.clone(), false).unwrap();
-    Served::dialect(prefix, mount(gate, settings, Bodies::default()))
+    Served::dialect_found_at(public_url, prefix, mount(gate, settings, Bodies::default()))
 }
 
 /// What a panel reads of an answer.
-trait Read {
+pub trait Read {
     fn value(&self) -> Value;
     fn is_ok(&self);
     fn is(&self, status: u16, content_type: &str, body: &str);

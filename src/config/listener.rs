@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::{Section, Tls, listen_address};
+use super::{PublicUrl, Section, Tls, listen_address};
 use crate::error::Problems;
 use crate::model::UserName;
 
@@ -14,6 +14,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// `None`: plain HTTP.
     pub tls: Option<Tls>,
+    /// Where clients find its root, if not here; `None`: as each says that it has reached us.
+    pub public_url: Option<PublicUrl>,
     pub dialects: Vec<Placed>,
 }
 
@@ -131,7 +133,12 @@ fn net(text: &str) -> Option<IpNet> {
 impl Listener {
     /// One with the native API at its root.
     pub(super) fn native(address: SocketAddr, tls: Option<Tls>) -> Self {
-        Self { address, tls, dialects: vec![Placed { prefix: String::new(), dialect: Dialect::Pengx }] }
+        Self {
+            address,
+            tls,
+            public_url: None,
+            dialects: vec![Placed { prefix: String::new(), dialect: Dialect::Pengx }],
+        }
     }
 
     pub(super) fn read(mut section: Section, bad: &mut Problems) -> Self {
@@ -141,13 +148,14 @@ impl Listener {
         }
         let address = listen_address(address, &section.name("address"), bad);
         let tls = Tls::read(section.section("tls", bad), bad);
+        let public_url = section.parsed("public_url", bad);
         let entries = section.sections("dialects", bad);
         if entries.is_empty() {
             bad.add(section.name("dialects"), "is required, as [{ name = \"pengx\" }]");
         }
         let dialects = entries.into_iter().filter_map(|entry| Placed::read(entry, address, bad)).collect();
         section.end(bad);
-        Self { address, tls, dialects }
+        Self { address, tls, public_url, dialects }
     }
 }
 
@@ -226,7 +234,7 @@ mod tests {
     fn listeners_have_dialects_in_their_order() {
         let all = load(
             "[[listener]]\naddress = '127.0.0.1:1'\ndialects = [{ name = 'pengx' }, { name = 'virtdancer', prefix = '/vd/', public_stats = true }]\n\
-             [[listener]]\naddress = '[::1]:2'\ntls = { certificate = '/c', key = '/k' }\n\
+             [[listener]]\naddress = '[::1]:2'\npublic_url = 'https://panel.example/a/'\ntls = { certificate = '/c', key = '/k' }\n\
              dialects = [{ name = 'libvirt-json', act_as = 'ann', cors = true, disabled = { '/vm_stop' = 404 } }]\n\
              [[listener]]\naddress = '192.0.2.1:3'\n\
              dialects = [{ name = 'proxmox-api', act_as = 'ann', allow = ['10.0.0.0/8', '192.0.2.9'], compat = 'late' }]",
@@ -234,7 +242,8 @@ mod tests {
         .unwrap();
         let names = |l: &Listener| l.dialects.iter().map(|d| (d.dialect.name(), d.prefix.clone())).collect::<Vec<_>>();
         assert_eq!(names(&all[0]), [("pengx", String::new()), ("virtdancer", "/vd".to_owned())]);
-        assert!(all[1].tls.is_some());
+        assert!(all[1].tls.is_some() && all[0].public_url.is_none());
+        assert_eq!(all[1].public_url.as_ref().unwrap().to_string(), "https://panel.example/a");
         let Dialect::LibvirtJson(json) = &all[1].dialects[0].dialect else { panic!() };
         assert!(json.allow_power && json.open.cors && json.open.lets_in(Some("127.0.0.1".parse().unwrap())));
         assert!(!json.open.lets_in(Some("10.1.2.3".parse().unwrap())) && !json.open.lets_in(None));
@@ -265,12 +274,13 @@ mod tests {
     #[test]
     fn every_bad_setting_of_a_listener_is_named() {
         let said = load(
-            "[[listener]]\naddress = 'x'\ndialects = []\n[[listener]]\ndialects = [{ name = 'xo' }, { name = 'libvirt-json', prefix = 'x', allow = ['nowhere'], disabled = { a = 200 } }, { name = 'proxmox-api', act_as = 'a', compat = 'no', typo = 1 }]",
+            "[[listener]]\naddress = 'x'\npublic_url = 'panel'\ndialects = []\n[[listener]]\ndialects = [{ name = 'xo' }, { name = 'libvirt-json', prefix = 'x', allow = ['nowhere'], disabled = { a = 200 } }, { name = 'proxmox-api', act_as = 'a', compat = 'no', typo = 1 }]",
         )
         .unwrap_err()
         .to_string();
         for name in [
             "listener[0].address: \"x\"",
+            "listener[0].public_url: \"panel\": \"panel\" must be like https://",
             "listener[0].dialects: is required",
             "listener[1].address: is required",
             "listener[1].dialects[0].name: \"xo\" must be one of",

@@ -15,6 +15,8 @@ use warp::ws::Ws;
 use warp::{Filter, Reply};
 
 use super::payload::{Payload, Unread};
+use crate::config::PublicUrl;
+
 use super::{Arrival, Mount, Routes, form, table};
 
 /// What is taken of a body.
@@ -70,16 +72,27 @@ impl Ask {
         self.ws.take()
     }
 
-    /// Where the client finds the mount, by its own account: `http://host:port/prefix`, without a slash at the end.
+    /// Where the client finds the mount, as the operator says, or else by its own account: `http://host:port/prefix`, without a
+    /// slash at the end.
     pub fn base(&self) -> String {
-        let scheme = if self.arrival.as_ref().is_some_and(|arrival| arrival.tls) { "https" } else { "http" };
-        let host = self.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-        format!("{scheme}://{host}{}", self.mount.as_ref().map_or("", Mount::prefix))
+        let own = || {
+            let host = self.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+            (self.arrival.as_ref().is_some_and(|arrival| arrival.tls), host)
+        };
+        let (secure, host) = self.public_url().map_or_else(own, |public| (public.secure, &public.host));
+        let scheme = if secure { "https" } else { "http" };
+        format!("{scheme}://{host}{}", self.prefix())
     }
 
-    /// The prefix alone, as in [`Mount::prefix`].
-    pub fn prefix(&self) -> &str {
-        self.mount.as_ref().map_or("", Mount::prefix)
+    /// The path of [`Ask::base`]: empty, or with a slash at its beginning alone.
+    pub fn prefix(&self) -> String {
+        let path = self.public_url().map_or("", |public| &public.path);
+        format!("{path}{}", self.mount.as_ref().map_or("", Mount::prefix))
+    }
+
+    /// As in [`Mount::public_url`].
+    pub fn public_url(&self) -> Option<&PublicUrl> {
+        self.mount.as_ref().and_then(Mount::public_url)
     }
 }
 

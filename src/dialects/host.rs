@@ -3,8 +3,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use warp::http::header::{HOST, ORIGIN};
-use warp::http::{HeaderMap, HeaderValue};
+use warp::http::HeaderMap;
+use warp::http::header::HOST;
+
+use super::console::is_own_page;
+use crate::config::PublicUrl;
 
 /// Whether the one `Host` header, if there is one, names the loopback. A client without it is no browser.
 pub(super) fn names_loopback(headers: &HeaderMap) -> bool {
@@ -12,20 +15,14 @@ pub(super) fn names_loopback(headers: &HeaderMap) -> bool {
     hosts.next().is_none_or(|host| host.to_str().is_ok_and(is_loopback)) && hosts.next().is_none()
 }
 
-/// Whether a page with this `Origin` came from the very host and port that the request names.
-pub(super) fn is_own_origin(headers: &HeaderMap, origin: &HeaderValue) -> bool {
-    let own = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let page = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-    own.is_some_and(|own| page.is_some_and(|page| page.eq_ignore_ascii_case(own)))
-}
-
-/// Whether a browser says that a page of another site asks. No browser sends an `Origin` with what its own page reads.
-pub(super) fn is_cross_site(headers: &HeaderMap) -> bool {
+/// Whether a browser says that a page of another site asks: one that is neither from the host and port that the request names
+/// nor from `public`. No browser sends an `Origin` with what its own page reads.
+pub(super) fn is_cross_site(headers: &HeaderMap, public: Option<&PublicUrl>) -> bool {
     let fetch = headers.get("sec-fetch-site").map(|site| site.as_bytes());
     match fetch {
         Some(b"same-origin" | b"none") => false,
         Some(_) => true,
-        None => headers.get_all(ORIGIN).iter().any(|origin| !is_own_origin(headers, origin)),
+        None => !is_own_page(headers, &[], public),
     }
 }
 
@@ -76,7 +73,9 @@ mod tests {
     }
 
     fn cross(headers: &[(&'static str, &str)]) -> bool {
-        is_cross_site(&headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect())
+        let public = "https://panel.example/pengx".parse().unwrap();
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        is_cross_site(&headers, Some(&public))
     }
 
     #[test]
@@ -84,6 +83,8 @@ mod tests {
         assert!(!cross(&[]));
         assert!(!cross(&[("host", "localhost:8000"), ("origin", "http://localhost:8000")]));
         assert!(cross(&[("host", "localhost:8000"), ("origin", "http://localhost:8001")]));
+        assert!(!cross(&[("host", "localhost:8000"), ("origin", "https://panel.example")]));
+        assert!(cross(&[("host", "localhost:8000"), ("origin", "http://panel.example")]));
         assert!(cross(&[("host", "localhost:8000"), ("origin", "null")]));
         assert!(cross(&[("sec-fetch-site", "cross-site")]));
         assert!(cross(&[("sec-fetch-site", "same-site")]));

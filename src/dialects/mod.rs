@@ -23,6 +23,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use warp::http::HeaderValue;
 
+use crate::config::PublicUrl;
+
 /// What a dialect serves: it answers every request and never rejects.
 pub type Routes = warp::filters::BoxedFilter<(warp::reply::Response,)>;
 
@@ -39,17 +41,25 @@ pub type Knows = Arc<dyn Fn(&str, bool) -> bool + Send + Sync>;
 
 /// Where a dialect was found: an extension of its requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount(Arc<str>);
+pub struct Mount {
+    prefix: Arc<str>,
+    public_url: Option<Arc<PublicUrl>>,
+}
 
 impl Mount {
-    /// `prefix` as in [`Mount::prefix`].
-    pub fn at(prefix: &str) -> Self {
-        Self(prefix.into())
+    /// `prefix` as in [`Mount::prefix`], `public_url` as in [`Mount::public_url`].
+    pub fn at(prefix: &str, public_url: Option<Arc<PublicUrl>>) -> Self {
+        Self { prefix: prefix.into(), public_url }
     }
 
     /// `/libvirt-json`; empty at the root.
     pub fn prefix(&self) -> &str {
-        &self.0
+        &self.prefix
+    }
+
+    /// Where clients find the listener's root; `None`: as each says that it has reached us.
+    pub fn public_url(&self) -> Option<&PublicUrl> {
+        self.public_url.as_deref()
     }
 }
 

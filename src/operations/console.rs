@@ -1,5 +1,7 @@
 //! Screens of guests: who may see one, where it is, and when it is gone. What is seen goes past the core.
 
+use std::time::Duration;
+
 use chrono::NaiveDateTime;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -26,8 +28,7 @@ pub struct Ticket {
 /// # Errors
 /// `Forbidden`; `NotFound`; `WrongState` when the VM is off or another host's; `Unsupported` when it has no screen.
 pub async fn endpoint(core: &Core, id: VmId) -> Result<Endpoint> {
-    core.caller().require(Right::Operate, "open a console")?;
-    let found = vm::find(core, id).await?;
+    let found = find(core, id).await?;
     let vm = &found.listing.vm;
     let noun = || format!("vm {}", vm.name);
     if vm.pm != core.pm.id {
@@ -44,6 +45,12 @@ pub async fn endpoint(core: &Core, id: VmId) -> Result<Endpoint> {
     }
 }
 
+/// A VM whose screen the caller may see, if it has one.
+async fn find(core: &Core, id: VmId) -> Result<vm::VmView> {
+    core.caller().require(Right::Operate, "open a console")?;
+    vm::find(core, id).await
+}
+
 /// # Errors
 /// As [`endpoint`].
 pub async fn ticket(core: &Core, id: VmId) -> Result<Ticket> {
@@ -51,6 +58,23 @@ pub async fn ticket(core: &Core, id: VmId) -> Result<Ticket> {
     let (text, expires) = core.tickets.make(id, core.caller(), core.clock.now())?;
     tracing::info!(vm = %id, user = %core.caller(), "a ticket for a console was given");
     Ok(Ticket { text, expires })
+}
+
+/// Waits until the caller may not see the screen any more: its account was removed or demoted, or does not show the VM by
+/// its name. While nobody can tell it goes on.
+pub async fn forbidden(core: &Core, id: VmId, look: Duration) {
+    loop {
+        tokio::time::sleep(look).await;
+        let asked = async {
+            let caller = core.known.again(core.caller()).await?;
+            let caller = caller.ok_or_else(|| Error::new(ErrorKind::Unauthenticated))?;
+            find(&core.in_the_name_of(caller), id).await
+        };
+        let kind = asked.await.err().map(|why| why.kind().clone());
+        if matches!(kind, Some(ErrorKind::Unauthenticated | ErrorKind::Forbidden { .. })) {
+            return;
+        }
+    }
 }
 
 /// Waits until the screen is not there any more: the VM was stopped, or is elsewhere, or runs with another screen.

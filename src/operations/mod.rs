@@ -179,6 +179,7 @@ pub struct Inner {
     usages: storlink::Usages,
     health: health::Seen,
     tickets: account::Tickets,
+    known: Arc<account::Known>,
     engine: std::sync::OnceLock<Engine>,
     /// Blocking reads under way at once; more would only wait for each other.
     reads: Arc<Semaphore>,
@@ -238,6 +239,7 @@ impl Core {
         let (hypervisor, clock) = (parts.hypervisor.clone(), parts.clock.clone());
         let samples = Samples::new(hypervisor, clock, inventory.clone(), Pace::default());
         Self::of_server(Arc::new(Inner {
+            known: Arc::new(account::Known::new(parts.store.clone())),
             store: parts.store,
             hypervisor: parts.hypervisor,
             volumes: parts.volumes,

@@ -15,6 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use warp::http::uri::{PathAndQuery, Uri};
 use warp::reply::Response;
 
+use crate::config::PublicUrl;
 use crate::dialects::{Knows, Mount, Mounted, Routes, ask};
 
 type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
@@ -32,7 +33,14 @@ struct Entry {
 impl Mounts {
     /// Each with its prefix: `/vd`, or empty for the root. Among those of one prefix the first goes first.
     pub fn new(dialects: impl IntoIterator<Item = (String, Mounted)>) -> Self {
-        let mut entries: Vec<_> = dialects.into_iter().map(|(prefix, dialect)| Entry::new(&prefix, dialect)).collect();
+        Self::found_at(None, dialects)
+    }
+
+    /// The same, where clients find the root at `public_url`.
+    pub fn found_at(public_url: Option<PublicUrl>, dialects: impl IntoIterator<Item = (String, Mounted)>) -> Self {
+        let public_url = public_url.map(Arc::new);
+        let entry = |(prefix, dialect): (String, _)| Entry::new(Mount::at(&prefix, public_url.clone()), dialect);
+        let mut entries: Vec<_> = dialects.into_iter().map(entry).collect();
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.mount.prefix().len()));
         Self(entries.into())
     }
@@ -54,10 +62,10 @@ impl From<Routes> for Mounts {
 }
 
 impl Entry {
-    fn new(prefix: &str, dialect: Mounted) -> Self {
+    fn new(mount: Mount, dialect: Mounted) -> Self {
         let service = TowerToHyperService::new(warp::service(dialect.routes));
         let call = move |request| -> Answering { Box::pin(service.call(request)) };
-        Self { mount: Mount::at(prefix), knows: dialect.knows, call: Box::new(call) }
+        Self { mount, knows: dialect.knows, call: Box::new(call) }
     }
 
     /// The path below the prefix; it begins with a slash.

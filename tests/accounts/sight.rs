@@ -533,8 +533,8 @@ fn a_dialect_without_logins_acts_as_an_account_that_is_there() {
     let [own, foreign] = ["web-1", "db-1"].map(|name| scene.app.run(scene.app.vm_of(storlink, None, name)).unwrap());
     let login = secret(PASSWORD);
     scene.registry.add_seeing("panel", Login::Password(&login), Role::Viewer, Some(prefixed("web-"))).unwrap();
-    // Another one, which has not looked yet.
     let gate = Gate::new(scene.app.core.clone(), false).unwrap();
+    wait_until("the account is known", || Ok(act_as(&gate, "panel").is_ok()));
     for name in ["Panel", "panel ", ""] {
         refused(act_as(&gate, name).map(drop).unwrap_err());
     }

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use pengx::dialects::console::Pace;
 use pengx::dialects::pengx::Settings;
+use pengx::model::{NameRules, Role};
+use pengx::operations::vm::EditVm;
 use pengx::server::Limits;
 use tungstenite::Message;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{Scene, hasty};
+use crate::harness::viewer::Viewer;
 use crate::harness::wait::wait_until;
 
 #[test]
@@ -148,6 +151,51 @@ fn a_screen_that_does_not_listen_holds_the_viewer_back_and_ends_it() {
     viewer.socket.get_mut().read_exact(&mut goodbye).unwrap();
     assert_eq!((goodbye[0], u16::from_be_bytes([goodbye[2], goodbye[3]])), (0x88, 1011));
     drop(seat);
+}
+
+/// By account, role, rule and name; the others look on.
+#[test]
+fn who_may_not_see_the_screen_any_more_is_told_and_cut() {
+    let pace = Pace { look: Duration::from_millis(100), ..Pace::default() };
+    let scene = Scene::with(Settings { console: pace, ..Settings::default() }, Limits::default());
+    let (by_place, mut seat) = scene.watch();
+    let accounts = scene.accounts();
+    let admin = scene.add(&accounts, Role::Admin);
+    assert_eq!(by_place.ended(), Some(1008), "there are accounts now, and it is none of them");
+    seat.ended();
+    let operator = scene.add(&accounts, Role::Operator);
+    let watch = |who: &str| {
+        let open = || Viewer::open(scene.http.address, &scene.uri(), &[("Authorization", who)]);
+        let mut viewer = None;
+        wait_until("it is let in", || Ok(open().map(|opened| viewer = Some(opened)).is_ok()));
+        (viewer.unwrap().welcomed(), scene.screen.seat())
+    };
+    let (mut other, mut others_seat) = watch(&admin);
+    let (name, rule) = ("operator", |text: &str| text.parse::<NameRules>().unwrap());
+    let rename = || {
+        let name = Some("db1".parse().unwrap());
+        scene.app.run(EditVm { vm: scene.vm, name, desc: None }).unwrap();
+    };
+    type Change<'a> = &'a dyn Fn();
+    let changes: [(&str, Change, Change); 4] = [
+        ("demoted", &|| accounts.set_role(name, Role::Viewer).unwrap(), &|| {
+            accounts.set_role(name, Role::Operator).unwrap()
+        }),
+        ("kept from seeing it", &|| accounts.set_sees(name, Some(&rule("prefix db"))).unwrap(), &|| {
+            accounts.set_sees(name, Some(&rule("prefix web"))).unwrap()
+        }),
+        ("renamed", &rename, &|| accounts.set_sees(name, None).unwrap()),
+        ("removed", &|| accounts.remove(name).unwrap(), &|| {}),
+    ];
+    for (how, change, back) in changes {
+        let (viewer, mut seat) = watch(&operator);
+        change();
+        assert_eq!(viewer.ended(), Some(1008), "{how}");
+        seat.ended();
+        back();
+    }
+    others_seat.say(b"on");
+    assert_eq!(other.read(2), b"on");
 }
 
 #[test]

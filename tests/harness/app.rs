@@ -190,9 +190,14 @@ impl App {
 
     /// A template of 4 MiB whose content is a pattern.
     pub fn template(&self, storlink: StorlinkId, format: Format) -> TemplateId {
+        self.template_of(storlink, format, |path| make_image(path, format, 4))
+    }
+
+    /// One whose image the caller makes.
+    pub fn template_of(&self, storlink: StorlinkId, format: Format, make: impl FnOnce(&Path)) -> TemplateId {
         let disk = DiskId(uuid::Uuid::from_u128(0xbed0_5d84));
         let path = self.site.store_dir().join(VolumeName::new(disk, format).as_str());
-        make_image(&path, format, 4);
+        make(&path);
         self.run(AddTemplate {
             name: "debian 8 64bit template".parse().unwrap(),
             os: Os::Debian,

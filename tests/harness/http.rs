@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 
 use super::wait::PATIENCE;
+use pengx::config::PublicUrl;
 use pengx::dialects::pengx::{Settings, refusal, routes};
 use pengx::dialects::{Mounted, Refusal, plain_refusal};
 use pengx::operations::{Core, Gate};
@@ -40,7 +41,12 @@ impl Served {
 
     /// A dialect below a prefix, without a document for what cannot be read.
     pub fn dialect(prefix: &str, dialect: Mounted) -> Self {
-        let mounts = Mounts::new([(prefix.to_owned(), dialect)]);
+        Self::dialect_found_at(None, prefix, dialect)
+    }
+
+    /// The same where clients find the root at `public_url`.
+    pub fn dialect_found_at(public_url: Option<PublicUrl>, prefix: &str, dialect: Mounted) -> Self {
+        let mounts = Mounts::found_at(public_url, [(prefix.to_owned(), dialect)]);
         Self::over(mounts, plain_refusal(), Limits::default(), None, Traffic::default())
     }
 

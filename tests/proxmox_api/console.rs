@@ -1,11 +1,14 @@
 //! The address of a machine's console, what it leads to, and who may open it.
 
-use pengx::config::ProxmoxApi;
+use std::sync::Arc;
+
+use pengx::config::{ProxmoxApi, PublicUrl};
 use percent_encoding::percent_decode_str;
 
 use super::{NO_CONTAINER, Panel, Read, settings};
 use crate::harness::app::Site;
-use crate::harness::http::Answer;
+use crate::harness::http::{Answer, ask};
+use crate::harness::proxy::{Proxy, Target};
 use crate::harness::screen::Screen;
 use crate::harness::viewer::Viewer;
 use crate::harness::wait::wait_until;
@@ -19,12 +22,16 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::found_at(None)
+    }
+
+    fn found_at(public_url: Option<PublicUrl>) -> Self {
         let novnc = tempfile::tempdir().unwrap();
         std::fs::create_dir(novnc.path().join("core")).unwrap();
         std::fs::write(novnc.path().join("vnc.html"), "<title>noVNC</title>").unwrap();
         std::fs::write(novnc.path().join("core/rfb.js"), "export default 1;").unwrap();
         let settings = ProxmoxApi { novnc: novnc.path().to_owned(), ..settings() };
-        let panel = Panel::below("/px", Site::new().start(), settings);
+        let panel = Panel::found_at(public_url, "/px", Site::new().start(), settings);
         let storlink = panel.app.storlink();
         panel.app.template(storlink, pengx::model::Format::Qcow2);
         panel.form("POST", "/px/user", "username=bob&password=secret1").is_ok();
@@ -96,6 +103,30 @@ fn without_a_ticket_of_ours_nobody_sees_anything() {
     for none in ["/px/console/none.js", "/px/console/..%2f..%2fetc/passwd", "/px/console/.git", bare] {
         assert_eq!(scene.panel.get(none).status, 404, "{none}");
     }
+}
+
+/// The proxy gives another `Host`, and takes a prefix off the path.
+#[test]
+fn behind_a_proxy_the_address_leads_through_it() {
+    let server = Arc::default();
+    let proxy = Proxy::new(vec![("/pengx", Target::Server(Arc::clone(&server)))]);
+    let scene = Scene::found_at(Some(format!("{}/pengx", proxy.url()).parse().unwrap()));
+    server.set(scene.panel.http.address).unwrap();
+    // The panel asks past the proxy.
+    let url = scene.vnc()["url"].as_str().unwrap().to_owned();
+    let path = url.strip_prefix(&proxy.url()).unwrap_or_else(|| panic!("{url}"));
+    let (page, query) = path.split_once("?autoconnect=1&path=").unwrap();
+    let shown = ask(proxy.address, "GET", page, &[], "");
+    assert_eq!((page, shown.body.as_str()), ("/pengx/px/console/vnc.html", "<title>noVNC</title>"));
+    let socket = percent_decode_str(query).decode_utf8().unwrap();
+    let socket = socket.strip_prefix("../../..").unwrap_or_else(|| panic!("{socket}"));
+    assert!(socket.starts_with("/pengx/px/console/"), "{socket}");
+    let open = |origin: &str| Viewer::open(proxy.address, socket, &[("Origin", origin)]);
+    assert_eq!(open("http://evil.example").err().unwrap().status, 403);
+    let mut viewer = open(&proxy.url()).unwrap().welcomed();
+    let mut seat = scene.screen.seat();
+    seat.say(b"picture");
+    assert_eq!(viewer.read(7), b"picture");
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn passwords_can_be_masked_and_are_no_login() {
 fn a_viewer_sees_no_passwords_and_changes_nothing() {
     let app = Site::new().start();
     add_account(&app, "panel", Role::Viewer);
-    let http = serve("", &app, settings());
+    let http = serve(None, "", &app, settings());
     for (method, path) in
         [("GET", "/user"), ("POST", "/user?username=bob&password=secret1"), ("GET", "/cluster/nextid")]
     {

@@ -43,6 +43,8 @@ pub struct Pace {
     pub welcome: Duration,
     /// Between two pings; who has not said anything by the next one is gone.
     pub ping: Duration,
+    /// Between two looks whether it may still see the screen.
+    pub look: Duration,
     /// How long a screen may not take what a viewer sends.
     pub stuck: Duration,
     /// From our goodbye to the viewer's.
@@ -52,7 +54,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         let secs = Duration::from_secs;
-        Self { welcome: secs(30), ping: secs(20), stuck: secs(30), goodbye: secs(5) }
+        Self { welcome: secs(30), ping: secs(20), look: secs(2), stuck: secs(30), goodbye: secs(5) }
     }
 }
 
@@ -150,7 +152,7 @@ impl Screen {
     }
 
     /// The answer that makes the connection a WebSocket; from then on the screen is in it, until one of the two ends, the VM
-    /// stops or goes elsewhere, or the server stops.
+    /// stops or goes elsewhere, the viewer may not see it any more, or the server stops.
     pub fn serve(self, ws: Ws, subprotocol: Option<&'static str>, arrival: Option<&Arrival>) -> Response {
         let stopping = arrival.map_or_else(Stopping::never, |arrival| arrival.stopping.clone());
         let ws = ws.max_message_size(MOST_RECEIVED).max_frame_size(MOST_RECEIVED).max_write_buffer_size(MOST_UNSENT);

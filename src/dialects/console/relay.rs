@@ -35,6 +35,7 @@ enum End {
     ScreenClosed,
     ScreenStuck,
     VmGone,
+    Forbidden,
     Stopping,
 }
 
@@ -47,6 +48,7 @@ impl End {
             Self::ScreenClosed => Some((1011, "the screen was closed")),
             Self::ScreenStuck => Some((1011, "the screen does not listen")),
             Self::VmGone => Some((1011, "the vm was stopped or is elsewhere")),
+            Self::Forbidden => Some((1008, "your account may not see this screen any more")),
             Self::Stopping => Some((1001, "the server stops")),
         }
     }
@@ -71,6 +73,7 @@ pub(super) async fn run(socket: WebSocket, screen: Screen, mut stopping: Stoppin
     let end = tokio::select! {
         end = talk => end,
         () = console::gone(&core, vm, &at) => End::VmGone,
+        () = console::forbidden(&core, vm, pace.look) => End::Forbidden,
         () = stopping.asked() => End::Stopping,
     };
     tracing::info!(%vm, user = %core.caller(), ?end, "a console was closed");
@@ -187,6 +190,7 @@ mod tests {
             (End::ViewerOdd, Some(1003)),
             (End::ScreenClosed, Some(1011)),
             (End::VmGone, Some(1011)),
+            (End::Forbidden, Some(1008)),
             (End::Stopping, Some(1001)),
         ] {
             assert_eq!(end.goodbye().map(|(code, _)| code), code);

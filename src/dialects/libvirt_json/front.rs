@@ -71,7 +71,7 @@ impl Front {
     }
 
     async fn handle(&self, ask: &Ask, notes: &mut Notes) -> Result<Response, Failure> {
-        let core = self.door.enter(&ask.headers, ask.peer()).await?;
+        let core = self.door.enter(ask).await?;
         notes.user = Some(User(core.caller().to_string()));
         let path = percent_decode_str(&ask.path).decode_utf8().map_err(|_| Failure::UnknownPath)?;
         let Some(resource) = at(&path) else {

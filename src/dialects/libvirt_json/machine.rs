@@ -52,8 +52,9 @@ fn node_info(vitals: &Vitals) -> NodeInfo<'_> {
 pub(super) fn openapi(call: &Call<'_>) -> Result<Response, Failure> {
     let mut document: Value = serde_json::from_str(include_str!("openapi.json"))
         .map_err(|why| Error::internal("the OpenAPI document is not JSON").caused_by(why))?;
-    if let (Value::Object(fields), false) = (&mut document, call.ask.prefix().is_empty()) {
-        fields.insert("servers".to_owned(), json!([{ "url": call.ask.prefix() }]));
+    let prefix = call.ask.prefix();
+    if let (Value::Object(fields), false) = (&mut document, prefix.is_empty()) {
+        fields.insert("servers".to_owned(), json!([{ "url": prefix }]));
     }
     Ok(reply::ok(&document))
 }

@@ -52,7 +52,7 @@ pub(super) async fn asked(front: &Front, ask: &mut Ask) -> Option<Result<Respons
 }
 
 async fn open(front: &Front, ask: &Ask, vm: VmId, ws: warp::ws::Ws) -> Result<Response, Failure> {
-    if !console::is_own_page(&ask.headers, &[], None) {
+    if !console::is_own_page(&ask.headers, &[], ask.public_url()) {
         let what = "open a console from a page of another site";
         return Err(Error::new(ErrorKind::Forbidden { what: what.to_owned() }).into());
     }

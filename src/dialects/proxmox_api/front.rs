@@ -26,7 +26,7 @@ pub(super) struct Call<'a> {
     pub(super) core: Core,
     pub(super) fields: Fields,
     pub(super) settings: &'a config::ProxmoxApi,
-    /// Where the client finds the dialect; and where that is below the root.
+    /// Where browsers find the dialect; and the path of that.
     pub(super) base: String,
     pub(super) prefix: String,
 }
@@ -51,14 +51,14 @@ impl Front {
     }
 
     async fn reply(&self, ask: &Ask, resource: Option<&'static Resource>, user: &mut Option<User>) -> Answer {
-        let core = self.door.enter(&ask.headers, ask.peer()).await?;
+        let core = self.door.enter(ask).await?;
         *user = Some(User(core.caller().to_string()));
         let reading = matches!(ask.method, Method::GET | Method::HEAD) || ask.method.as_str() == "REPORT";
         let fields = Fields::read(ask, reading).await?;
         let method = if ask.method == Method::HEAD { "GET" } else { ask.method.as_str() };
         let unknown = || Failure::UnknownRoute { method: ask.method.clone(), path: ask.path.clone() };
         let resource = resource.filter(|resource| resource.methods.contains(&method)).ok_or_else(unknown)?;
-        let (base, prefix) = (ask.base(), ask.prefix().to_owned());
+        let (base, prefix) = (ask.base(), ask.prefix());
         let call = Call { core, fields, settings: &self.settings, base, prefix };
         match (method, resource.pattern) {
             ("OPTIONS", pattern) => Ok(help::of(pattern, resource.methods)),

@@ -186,7 +186,7 @@ fn to_the_pages(ask: &Ask) -> Result<Response, Failure> {
 
 /// A browser sends the password that it was told with whatever a page asks for, so also for another site's page.
 fn refuse_other_sites(ask: &Ask) -> Result<(), Failure> {
-    if host::is_cross_site(&ask.headers) { Err(Failure::CrossSite) } else { Ok(()) }
+    if host::is_cross_site(&ask.headers, ask.public_url()) { Err(Failure::CrossSite) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::operations::Core;
 use crate::operations::pm::{self, Vitals};
 
 use super::Caller;
-use super::known::{Accounts, Known};
+use super::known::Accounts;
 use super::password::{Passwords, digest};
 
 /// What somebody showed, as it came. Where no account exists it is not looked at.
@@ -33,7 +33,6 @@ pub struct Gate(Arc<Inner>);
 struct Inner {
     core: Core,
     insecure: bool,
-    known: Arc<Known>,
     passwords: Passwords,
 }
 
@@ -43,8 +42,7 @@ impl Gate {
     /// # Errors
     /// `Internal` if the system has no randomness.
     pub fn new(core: Core, insecure: bool) -> Result<Self> {
-        let known = Arc::new(Known::new(core.store.clone()));
-        Ok(Self(Arc::new(Inner { core, insecure, known, passwords: Passwords::new()? })))
+        Ok(Self(Arc::new(Inner { core, insecure, passwords: Passwords::new()? })))
     }
 
     /// A core in the caller's name. `peer` is `None` when nobody knows the address.
@@ -53,7 +51,7 @@ impl Gate {
     /// `Unauthenticated`; `Forbidden` for peers of other hosts while no account exists; `Unavailable` while accounts cannot
     /// be read, or too many passwords are being checked.
     pub async fn enter(&self, credentials: Credentials, peer: Option<IpAddr>) -> Result<Core> {
-        let accounts = self.0.known.accounts().await?;
+        let accounts = self.0.core.known.accounts().await?;
         let caller = if accounts.is_empty() {
             self.without_accounts(peer)?
         } else {
@@ -76,11 +74,10 @@ impl Gate {
     pub async fn redeem(&self, ticket: Secret, vm: VmId) -> Result<Core> {
         let core = &self.0.core;
         let given = core.tickets.take(&ticket, vm, core.clock.now());
-        let accounts = self.0.known.accounts().await?;
-        let caller = given.and_then(|caller| match caller.account() {
-            Some(name) => accounts.user(name).map(Caller::user),
-            None => accounts.is_empty().then_some(caller),
-        });
+        let caller = match given {
+            Some(caller) => core.known.again(&caller).await?,
+            None => None,
+        };
         let Some(caller) = caller else {
             tracing::info!(%vm, "a ticket was refused");
             return Err(Error::new(ErrorKind::Unauthenticated));
@@ -101,7 +98,7 @@ impl Gate {
     /// # Errors
     /// `Forbidden` if there is no such account; `Unavailable` while accounts cannot be read.
     pub async fn act_as(&self, account: &str, peer: Option<IpAddr>) -> Result<Core> {
-        let accounts = self.0.known.accounts().await?;
+        let accounts = self.0.core.known.accounts().await?;
         let Some(user) = accounts.user(account) else {
             tracing::warn!(account, ?peer, "there is no such account to act as");
             let what = "use this API before the account that it acts as is made; run pengx user add";

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use chrono::NaiveDateTime;
 
+use super::Caller;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{TokenDigest, User, UserId};
 use crate::operations::while_moving;
@@ -52,7 +53,7 @@ impl Accounts {
     }
 }
 
-pub(super) struct Known {
+pub(in crate::operations) struct Known {
     store: Store,
     state: Mutex<State>,
     /// One reader at a time.
@@ -83,7 +84,7 @@ impl State {
 }
 
 impl Known {
-    pub(super) fn new(store: Store) -> Self {
+    pub(in crate::operations) fn new(store: Store) -> Self {
         Self { store, state: Mutex::default(), turn: Arc::default() }
     }
 
@@ -100,6 +101,15 @@ impl Known {
             self.state().looked = Some(Instant::now());
         }
         self.state().answer()
+    }
+
+    /// Who a caller of earlier is by now; `None`: nobody any more.
+    pub(in crate::operations) async fn again(self: &Arc<Self>, caller: &Caller) -> Result<Option<Caller>> {
+        let accounts = self.accounts().await?;
+        Ok(match caller.account() {
+            Some(name) => accounts.user(name).map(Caller::user),
+            None => accounts.is_empty().then(|| caller.clone()),
+        })
     }
 
     /// What holds if nobody has to look again.

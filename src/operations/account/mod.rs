@@ -12,5 +12,6 @@ mod tickets;
 pub use caller::Caller;
 pub(super) use caller::hidden;
 pub use gate::{Credentials, Gate};
+pub(super) use known::Known;
 pub use registry::{Listed, Login, Registry};
 pub(super) use tickets::Tickets;
