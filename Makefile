@@ -3,6 +3,7 @@
 # make test-long   the same tests with more rounds, and those that are too long for it
 # make test-fresh  the same and `make run` in a bare Debian 12 (root only)
 # make test-xen    what needs a Xen, in one that it boots in QEMU (FILTER=... chooses tests)
+# make test-xen-two    guests that move between two of them
 # make test-xen-long   all of it: a guest's whole life, deaths in the middle of operations, and that of the host
 # make bench       measurements
 # make bench-xen   those that need a Xen
@@ -28,7 +29,7 @@ PROFILE ?= release
 DEB_VERSION ?= $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
 profile_dir = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 
-.PHONY: run test test-long test-fresh test-deb test-xen test-xen-long bench bench-xen deb lint fmt
+.PHONY: run test test-long test-fresh test-deb test-xen test-xen-two test-xen-long bench bench-xen deb lint fmt
 
 run:
 	@tests/lab/install.sh run
@@ -42,7 +43,7 @@ test:
 	@$(phase) "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	@$(phase) "tests" cargo test --locked --no-fail-fast -- --show-output
 	@$(phase) "a real Xen, its quick half" tests/xen/test.sh $(xen_quick)
-	@echo "== not run here: the long rounds (make test-long), Xen beyond its quick half (make test-xen, make test-xen-long), a bare Debian (make test-fresh), measurements (make bench)"
+	@echo "== not run here: the long rounds (make test-long), Xen beyond its quick half (make test-xen, make test-xen-two, make test-xen-long), a bare Debian (make test-fresh), measurements (make bench)"
 	@$(phase) "installed package" $(MAKE) --no-print-directory test-deb
 
 # The real program, of the profile that is there after the tests; twice, under two versions.
@@ -68,6 +69,10 @@ test-fresh:
 test-xen:
 	@tests/lab/install.sh test
 	@exec tests/xen/test.sh $(or $(FILTER),$(xen_most))
+
+test-xen-two:
+	@tests/lab/install.sh test
+	@exec tests/xen/two.sh $(FILTER)
 
 test-xen-long:
 	@tests/lab/install.sh test

@@ -27,7 +27,7 @@ const MAX_BYTES: u64 = 16 << 20;
 const BEGIN: &str = "# BEGIN pengx: hosts of the site; what is between these two lines is replaced";
 const END: &str = "# END pengx";
 
-/// All that such a key may do. pengx has no such subcommand yet, so today a session with it ends in an error message.
+/// All that such a key may do.
 const COMMAND: &str = "/usr/bin/pengx migration-receive";
 
 /// Puts the keys of these hosts into the file, and no other key of a host. Makes the file, for its owner alone, and its

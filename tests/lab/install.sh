@@ -7,7 +7,7 @@
 #            the tools that the guest image is made with
 #     test   the same, and what `make test` needs: a PostgreSQL server, shellcheck, xmllint, a
 #            file system that can be made to hang, what makes a package and a Debian to install it in, ssh,
-#            and a browser with what drives it
+#            what Xen is built with, and a browser with what drives it
 #     fresh  what `make test-fresh` needs to make a bare Debian
 set -euo pipefail
 exec </dev/null
@@ -25,7 +25,7 @@ command -v npm >/dev/null || browser+=(npm)
 case ${1:-run} in
     run) wanted=("${build[@]}" "${libvirt[@]}" "${guest_image[@]}") ;;
     test) wanted=("${build[@]}" "${libvirt[@]}" "${guest_image[@]}" postgresql-15 shellcheck libxml2-utils
-        dpkg-dev mmdebstrap debian-archive-keyring bindfs openssh-client "${browser[@]}") ;;
+        dpkg-dev mmdebstrap debian-archive-keyring bindfs openssh-client bison flex python3 "${browser[@]}") ;;
     fresh) wanted=(mmdebstrap debian-archive-keyring git) ;;
     *) die "unknown set '$1', use run, test or fresh" ;;
 esac

@@ -95,7 +95,8 @@ login=(-F none -i "$image/key" -o "UserKnownHostsFile=$image/known_hosts" -o Hos
 # An emulated processor takes a second to prove who it is: once is enough.
 login+=(-o ControlMaster=auto -o ControlPersist=yes -o ControlPath=ssh)
 in_dom0() { (cd "$dir" && exec ssh "${login[@]}" -p "$(port 22)" root@127.0.0.1 "$@"); }
-copy() { scp -q -r "${login[@]}" -o "ControlPath=$dir/ssh" -P "$(port 22)" "$@"; }
+# The first word counts.
+copy() { scp -q -r -o "ControlPath=$dir/ssh" "${login[@]}" -P "$(port 22)" "$@"; }
 
 # xl gives its own helpers ten seconds, which busy guests must not take from them.
 ready='timeout 20 xl list && xl sched-credit2 -d Domain-0 -w 4096 && { vgs vg0 2>/dev/null || vgcreate -qq vg0 /dev/vdb; }'

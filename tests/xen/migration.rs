@@ -39,6 +39,7 @@ fn side(hvm: bool, number: u8) -> Near<XlHypervisor> {
         guest: if hvm { Guest::Hvm } else { linux() },
         call_timeout: Duration::from_secs(60),
         power_timeout: Duration::from_secs(240),
+        program: "/usr/bin/pengx".into(),
         ..XlOptions::new(Path::new(DATA).join("domains"))
     };
     let hypervisor = XlHypervisor::new(options, Arc::new(SystemRunner::new())).expect("a control domain of Xen");
@@ -236,7 +237,9 @@ struct Hosts {
 impl Hosts {
     fn new(hvm: bool) -> Self {
         admit();
-        Self { here: side(hvm, 2), there: Far { hvm }, made: Mutex::default() }
+        let there = Far { hvm };
+        assert_eq!(there.state(VmId(Uuid::new_v4())).unwrap(), None, "it lets this one in as well");
+        Self { here: side(hvm, 2), there, made: Mutex::default() }
     }
 
     fn hvm(&self) -> bool {

@@ -121,9 +121,8 @@ impl Inner {
         let mut words = vec!["exec".to_owned()];
         // The QEMU of an HVM guest lets go of its images by itself; that of another is not told that its guest stands still.
         if file.guest.kind() != Kind::Hvm && file.spec.disks.iter().any(devices::is_served_by_qemu) {
-            let program = std::env::current_exe().map_err(|e| Error::internal("our own program").caused_by(e))?;
             let monitor = self.monitor_path(row.domid);
-            words.extend([word(&program)?, "migration-send".to_owned(), row.domid.to_string(), word(&monitor)?]);
+            words.extend([word(&self.options.program)?, "migration-send".to_owned(), row.domid.to_string(), word(&monitor)?]);
         }
         words.extend(ssh(row.id, to)?);
         let args: [OsString; 5] =
@@ -263,8 +262,8 @@ fn not_sent(error: exec::ExecError, to: &MigrationTarget) -> Error {
         return unsupported(what).caused_by(error);
     }
     // What the other pengx says is the reason, and no failure of the way there.
-    let told = error.stderr.lines().find_map(|line| line.trim().strip_prefix("pengx: "));
-    if let Some(why) = told.map(|why| why.strip_prefix("pengx refused: ").unwrap_or(why)) {
+    let told = error.stderr.lines().find_map(|line| line.trim().strip_prefix("pengx: pengx refused: "));
+    if let Some(why) = told {
         return Error::refused(format!("the host at {}", to.address), why.to_owned()).caused_by(error);
     }
     if error.stderr.contains(NO_BANNER) {

@@ -144,6 +144,8 @@ pub struct XlOptions {
     pub teardown_timeout: Duration,
     /// The most bytes per second that a block job moves; 0 is no limit.
     pub block_rate: u64,
+    /// This program, as a child of `xl` runs it.
+    pub program: PathBuf,
     /// Where Xen puts the sockets of its QEMUs.
     pub run_dir: PathBuf,
 }
@@ -163,6 +165,8 @@ impl XlOptions {
             migration_timeout: Duration::from_secs(6 * 3600),
             teardown_timeout: Duration::from_secs(10),
             block_rate: 0,
+            // Found now: it may be replaced while we run.
+            program: std::env::current_exe().unwrap_or_else(|_| "/usr/bin/pengx".into()),
             run_dir: PathBuf::from("/run/xen"),
         }
     }

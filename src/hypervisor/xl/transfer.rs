@@ -38,7 +38,10 @@ pub fn send(domid: u32, monitor: &Path, ssh: &[OsString]) -> Result<ExitCode> {
     let mut child = exec::pipe_into(program, args).map_err(|e| Error::unavailable("ssh").caused_by(e))?;
     let input = io::stdin();
     let passed = match child.stdin.take() {
-        Some(mut to) => pass(&mut input.lock(), &mut to, || stands_still(domid), || quieten(monitor)),
+        Some(mut to) => {
+            let has_ended = || child.try_wait().map(|status| status.is_some());
+            pass(&mut input.lock(), &mut to, has_ended, || stands_still(domid), || quieten(monitor))
+        }
         None => Err(Error::internal("a child without an input")),
     };
     // Its input is closed by now.
@@ -48,10 +51,12 @@ pub fn send(domid: u32, monitor: &Path, ssh: &[OsString]) -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// Ends with its input. What was kept back is passed on only after `quieten` has succeeded.
+/// Ends with its input, or with who was to get it, whose end nobody else sees while we have our standard output. What was
+/// kept back is passed on only after `quieten` has succeeded.
 fn pass<R: Read + AsFd>(
     from: &mut R,
     to: &mut impl Write,
+    mut has_ended: impl FnMut() -> io::Result<bool>,
     mut stands_still: impl FnMut() -> Result<bool>,
     mut quieten: impl FnMut() -> Result<()>,
 ) -> Result<()> {
@@ -60,8 +65,11 @@ fn pass<R: Read + AsFd>(
     let mut kept: Vec<u8> = Vec::new();
     let mut is_quiet = false;
     loop {
-        if !is_quiet && !comes(from.as_fd(), SILENCE).map_err(cut)? {
-            if stands_still()? {
+        if !comes(from.as_fd(), SILENCE).map_err(cut)? {
+            if has_ended().map_err(cut)? {
+                return Ok(());
+            }
+            if !is_quiet && stands_still()? {
                 quieten()?;
                 is_quiet = true;
                 to.write_all(&std::mem::take(&mut kept)).and_then(|()| to.flush()).map_err(cut)?;
@@ -154,7 +162,7 @@ mod tests {
             }
             Ok(asked.get() > 1)
         };
-        let ended = pass(&mut from, &mut got, stands_still, quieten);
+        let ended = pass(&mut from, &mut got, || Ok(false), stands_still, quieten);
         (got, ended)
     }
 
@@ -167,6 +175,7 @@ mod tests {
         pass(
             &mut from,
             &mut got,
+            || Ok(false),
             || {
                 looks += 1;
                 Ok(looks == 3)
@@ -191,12 +200,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_passed_to_who_has_ended() {
+        let (mut from, mut source) = UnixStream::pair().unwrap();
+        source.write_all(b"a guest").unwrap();
+        pass(&mut from, &mut Vec::new(), || Ok(true), || Ok(false), || Ok(())).unwrap();
+        // Who sends has not ended.
+        drop(source);
+    }
+
+    #[test]
     fn a_sender_that_dies_has_not_sent_it() {
         let (mut from, mut source) = UnixStream::pair().unwrap();
         source.write_all(b"a guest and its end").unwrap();
         drop(source);
         let mut got = Vec::new();
-        let ended = pass(&mut from, &mut got, || Ok(false), || Ok(()));
+        let ended = pass(&mut from, &mut got, || Ok(false), || Ok(false), || Ok(()));
         assert_eq!(got, b"a guest and its");
         assert_eq!(ended.unwrap_err().to_string(), "Xen refused: the guest was not sent to its end");
     }
