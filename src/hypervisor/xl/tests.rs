@@ -1,6 +1,7 @@
 //! The backend over a scripted `xl`: what it is told, how often, and what is made of its answers.
 
 mod measured;
+mod power;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
@@ -147,6 +148,7 @@ fn serving(socket: &Path, disks: &'static str) {
                 let done = match line.unwrap() {
                     line if line.contains("query-block\"") => disks,
                     line if line.contains("qom-get") => "\"xvda0\"",
+                    line if line.contains("query-vnc") => r#"{"enabled": true, "service": "5901"}"#,
                     _ => "{}",
                 };
                 writeln!(stream, r#"{{"return": {done}}}"#).unwrap();
