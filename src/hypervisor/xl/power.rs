@@ -62,8 +62,10 @@ impl Inner {
         let is_dying = |sight: &Sight| sight.rows_of(id).any(|row| row.state == RunState::Dying);
         let mut sight = self.look(Age::Recent)?;
         while is_dying(&sight) && Instant::now() < deadline {
-            std::thread::sleep(TICK);
             sight = self.look(Age::Fresh)?;
+            if is_dying(&sight) {
+                std::thread::sleep(TICK);
+            }
         }
         Ok(())
     }
