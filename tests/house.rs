@@ -14,7 +14,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("patience", &["error"]),
     ("host", &["error", "model", "patience"]),
     ("store", &["error", "model"]),
-    ("hypervisor", &["error", "model", "exec"]),
+    ("hypervisor", &["error", "model", "exec", "patience"]),
     ("storage", &["error", "model", "exec", "patience"]),
     ("tasks", &["error", "model", "store"]),
     ("operations", &["error", "model", "store", "hypervisor", "storage", "host", "tasks"]),

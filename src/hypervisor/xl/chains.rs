@@ -70,6 +70,12 @@ struct Job {
 }
 
 #[derive(Deserialize)]
+struct Screen {
+    /// Its port.
+    service: Option<String>,
+}
+
+#[derive(Deserialize)]
 struct Node {
     #[serde(rename = "node-name")]
     name: String,
@@ -91,6 +97,12 @@ fn chain(mut image: Image) -> Result<Vec<Layer>> {
             None => return Ok(chain),
         }
     }
+}
+
+/// The port of the guest's screen, if it has one.
+pub(super) fn screen(monitor: &mut Monitor) -> Option<u16> {
+    let screen: Screen = monitor.ask("query-vnc", json!({})).ok()?;
+    screen.service?.parse().ok()
 }
 
 /// By their places in the guest.
@@ -185,7 +197,11 @@ impl Inner {
 
     /// The disks as QEMU has them. What we keep of the guest, and what Xen would restart it with, is the same afterwards.
     pub(super) fn settle(&self, row: &Row) -> Result<BTreeMap<String, LiveDisk>> {
-        let live = disks(&mut self.monitor(row, self.options.call_timeout)?)?;
+        self.settle_by(&mut self.monitor(row, self.options.call_timeout)?, row)
+    }
+
+    pub(super) fn settle_by(&self, monitor: &mut Monitor, row: &Row) -> Result<BTreeMap<String, LiveDisk>> {
+        let live = disks(monitor)?;
         self.amend_run(row, |run| {
             let kind = run.guest.kind();
             for disk in &mut run.spec.disks {

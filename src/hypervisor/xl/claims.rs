@@ -1,19 +1,18 @@
 //! Who may have which image: what runs, and what is about to.
 
-use std::collections::HashSet;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Result;
-use crate::exec::{Command, Watch};
 use crate::model::VmId;
+use crate::patience;
 
 use super::definitions::Kept;
-use super::images::{self, Identities, Images, STAT_FORMAT};
+use super::images::{self, Identities, Images};
 use super::parse::{Details, Row};
 use super::seen::Age;
-use super::{Inner, devices, errors};
+use super::{Inner, devices};
 
 /// The images of domains that are being started or changed; they are not in Xen's list yet.
 #[derive(Default)]
@@ -98,22 +97,18 @@ impl Inner {
         Ok(images)
     }
 
-    /// A child looks, because what it looks at may be on a mount that is dead.
+    /// With a deadline, because what is looked at may be on a mount that is dead.
     fn identities<'a>(&self, files: impl Iterator<Item = &'a PathBuf>) -> Result<Identities> {
-        let files: Vec<&PathBuf> = files.collect();
-        if files.is_empty() {
-            return Ok(Identities::new());
+        let mut dirs: BTreeMap<&Path, Vec<PathBuf>> = BTreeMap::new();
+        for file in files {
+            dirs.entry(file.parent().unwrap_or(file)).or_default().push(file.clone());
         }
-        let args = ["-L", "-c", STAT_FORMAT, "--"].map(std::ffi::OsString::from);
-        let args = args.into_iter().chain(files.into_iter().map(|file| file.clone().into_os_string()));
-        let command = Command::new("stat", self.options.call_timeout).args(args);
-        let mut lines = Vec::new();
-        let never = AtomicBool::new(false);
-        let mut watch = Watch { cancel: &never, line: &mut |line| lines.push(line.to_owned()), lost: &|_| None };
-        match self.runner.run(&command, &mut watch) {
-            // One that is missing is no line, and a failure.
-            Err(error) if !errors::said_no(&error) => Err(error.into()),
-            _ => Ok(images::identities(&lines)),
-        }
+        let look =
+            |(dir, files)| patience::begin(self.options.call_timeout, dir, move || Ok(images::identities(files)));
+        let looks: Vec<_> = dirs.into_iter().map(look).collect::<Result<_>>()?;
+        looks.into_iter().try_fold(Identities::new(), |mut known, look| {
+            known.extend(look.end()?);
+            Ok(known)
+        })
     }
 }

@@ -89,6 +89,11 @@ impl Definitions {
         super::exists(&self.path(id, what))
     }
 
+    pub(super) fn known(&self, id: VmId) -> Known {
+        let [defined, run, crashed, held, expected] = Kept::ALL.map(|what| self.has(id, what));
+        Known { defined, run, crashed, held, expected }
+    }
+
     /// Everything that is there, in one look.
     pub(super) fn all(&self) -> Result<BTreeMap<VmId, Known>> {
         let wrong = |e: io::Error| self.wrong(&self.dir, e);

@@ -1,7 +1,8 @@
 //! Which images a domain writes to and which it only reads. Xen lets two domains write to one image, so we look first.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::model::{DiskSpec, DomainSpec, VolumeSource};
@@ -18,7 +19,7 @@ pub(super) struct Images {
 }
 
 /// Which file it really is, whatever the path: device and inode.
-pub(super) type Identities = HashMap<PathBuf, String>;
+pub(super) type Identities = HashMap<PathBuf, (u64, u64)>;
 
 impl Images {
     pub(super) fn of_disk(disk: &DiskSpec) -> Self {
@@ -67,12 +68,10 @@ impl Images {
     }
 }
 
-/// What `stat` prints for this format, of those files that are there.
-pub(super) const STAT_FORMAT: &str = "%d:%i %n";
-
-pub(super) fn identities(lines: &[String]) -> Identities {
-    let lines = lines.iter().filter_map(|line| line.split_once(' '));
-    lines.map(|(identity, file)| (Path::new(file).to_owned(), identity.to_owned())).collect()
+/// Of those that are there. Blocks for as long as their storage does.
+pub(super) fn identities(files: Vec<PathBuf>) -> Identities {
+    let identity = |file: PathBuf| file.metadata().ok().map(|found| (file, (found.dev(), found.ino())));
+    files.into_iter().filter_map(identity).collect()
 }
 
 #[cfg(test)]
@@ -86,7 +85,8 @@ mod tests {
 
     #[test]
     fn one_writes_or_many_read() {
-        let known = identities(&["1:1 /a", "1:1 /link to a", "1:2 /base", "1:3 /b"].map(str::to_owned));
+        let known = [("/a", 1), ("/link to a", 1), ("/base", 2), ("/b", 3)];
+        let known = known.map(|(file, inode)| (PathBuf::from(file), (1, inode))).into();
         let running = images(&["/a"], &["/base"]);
         for (ours, names) in [
             (images(&["/b"], &["/base"]), None),

@@ -122,7 +122,12 @@ impl Inner {
         // The QEMU of an HVM guest lets go of its images by itself; that of another is not told that its guest stands still.
         if file.guest.kind() != Kind::Hvm && file.spec.disks.iter().any(devices::is_served_by_qemu) {
             let monitor = self.monitor_path(row.domid);
-            words.extend([word(&self.options.program)?, "migration-send".to_owned(), row.domid.to_string(), word(&monitor)?]);
+            words.extend([
+                word(&self.options.program)?,
+                "migration-send".to_owned(),
+                row.domid.to_string(),
+                word(&monitor)?,
+            ]);
         }
         words.extend(ssh(row.id, to)?);
         let args: [OsString; 5] =

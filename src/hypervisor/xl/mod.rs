@@ -282,7 +282,7 @@ impl Inner {
         self.find(verb, id, is_active)
     }
 
-    /// One command to one domain. When it fails because the domain is not any more as it was when we looked, that is said.
+    /// As [`Inner::act_to`], where nobody knows how the domain looks afterwards.
     fn act(
         &self,
         verb: Verb,
@@ -290,9 +290,25 @@ impl Inner {
         fits: impl Fn(&Row) -> bool,
         command: impl FnOnce(&Row) -> Result<()>,
     ) -> Result<()> {
+        self.act_to(verb, id, fits, |row| command(row).map(|()| None))
+    }
+
+    /// One command to one domain, and the state that this puts it in, if that is known. When it fails because the domain is not
+    /// any more as it was when we looked, that is said.
+    fn act_to(
+        &self,
+        verb: Verb,
+        id: VmId,
+        fits: impl Fn(&Row) -> bool,
+        command: impl FnOnce(&Row) -> Result<Option<RunState>>,
+    ) -> Result<()> {
         let row = self.find(verb, id, &fits)?;
         let done = command(&row);
-        self.seen.touch();
+        match &done {
+            Ok(Some(state)) if *state == row.state => {}
+            Ok(Some(state)) => self.show(id, Some(Row { state: *state, ..row.clone() })),
+            _ => self.seen.touch(),
+        }
         match done {
             Err(error) if matches!(error.kind(), ErrorKind::Refused { .. }) => {
                 let sight = self.look(Age::Fresh)?;
@@ -301,7 +317,7 @@ impl Inner {
                     _ => Err(refusal(verb, id, &sight).caused_by(error)),
                 }
             }
-            other => other,
+            other => other.map(drop),
         }
     }
 
@@ -445,7 +461,7 @@ impl Hypervisor for XlHypervisor {
 
     fn define(&self, spec: &DomainSpec) -> Result<()> {
         let done = self.inner.definitions.write(&self.inner.file(spec), Kept::Definition);
-        self.inner.seen.touch();
+        self.inner.show(spec.id, None);
         done
     }
 
@@ -481,7 +497,9 @@ impl Hypervisor for XlHypervisor {
     fn pause(&self, id: VmId) -> Result<()> {
         // Xen counts, and a guest that was paused twice stands still until it was resumed twice.
         let fits = |row: &Row| is_running(row) || self.inner.definitions.has(id, Kept::Hold);
-        let paused = self.inner.act(Verb::Pause, id, fits, |row| self.inner.tell(row, "pause", []));
+        let paused = self
+            .inner
+            .act_to(Verb::Pause, id, fits, |row| self.inner.tell(row, "pause", []).map(|()| Some(RunState::Paused)));
         match paused {
             Err(error) if matches!(error.kind(), ErrorKind::WrongState { .. }) => {
                 let state = self.inner.look(Age::Recent)?.state(id);
@@ -493,14 +511,14 @@ impl Hypervisor for XlHypervisor {
 
     fn unpause(&self, id: VmId) -> Result<()> {
         let is_paused = |row: &Row| matches!(row.state, RunState::Paused | RunState::Suspended);
-        self.inner.act(Verb::Unpause, id, is_paused, |row| {
+        self.inner.act_to(Verb::Unpause, id, is_paused, |row| {
             if row.state == RunState::Suspended {
-                return self.inner.resume(row);
+                return self.inner.resume(row).map(|()| None);
             }
             if self.inner.look(Age::Recent)?.is_held(id) {
-                return self.inner.let_go_on(id);
+                return self.inner.let_go_on(id).map(|()| None);
             }
-            self.inner.tell(row, "unpause", [])
+            self.inner.tell(row, "unpause", []).map(|()| Some(RunState::Running))
         })
     }
 

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::Failure;
 use crate::hypervisor::{Start, Verb};
-use crate::model::{NicLink, VmId, VolumeSource};
+use crate::model::{NicLink, PowerState, VmId, VolumeSource};
 
-use super::config_file::ConfigFile;
+use super::chains::screen;
+use super::config_file::{self, ConfigFile};
 use super::definitions::Kept;
 use super::images::Images;
 use super::parse::{self, Row, RunState};
@@ -20,6 +21,9 @@ use super::{BY, Inner, Kind, bridges, console, devices, errors, processes};
 /// How long a guest that is just rebooting may take to be back, so that it can be ended.
 const REBOOT: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(100);
+/// How long its monitor may take to see that a guest was ended.
+const GIVES_UP: Duration = Duration::from_millis(500);
+const GLANCE: Duration = Duration::from_millis(2);
 
 impl Inner {
     pub(super) fn start(&self, id: VmId, how: Start) -> Result<()> {
@@ -43,13 +47,13 @@ impl Inner {
         self.end_all(id, &sight)?;
         self.definitions.remove(id, Kept::Hold)?;
         self.definitions.write(&file, Kept::Run)?;
-        let done = self.create(&file, how);
-        if done.is_err() {
+        let begun = self.create(&file, how, &sight);
+        if begun.is_err() {
             self.undo_start(id);
+            self.seen.touch();
         }
-        self.seen.touch();
         drop(claim);
-        done
+        begun.map(|row| self.show(id, Some(row)))
     }
 
     /// A guest that has just ended is in the list for a moment.
@@ -58,8 +62,10 @@ impl Inner {
         let is_dying = |sight: &Sight| sight.rows_of(id).any(|row| row.state == RunState::Dying);
         let mut sight = self.look(Age::Recent)?;
         while is_dying(&sight) && Instant::now() < deadline {
-            std::thread::sleep(TICK);
             sight = self.look(Age::Fresh)?;
+            if is_dying(&sight) {
+                std::thread::sleep(TICK);
+            }
         }
         Ok(())
     }
@@ -82,7 +88,8 @@ impl Inner {
         }
     }
 
-    fn create(&self, file: &ConfigFile, how: Start) -> Result<()> {
+    /// The domain that it has become; `before`, there was none.
+    fn create(&self, file: &ConfigFile, how: Start, before: &Sight) -> Result<Row> {
         let id = file.spec.id;
         let path = self.definitions.path(id, Kept::Run).into_os_string();
         // The QEMU of an HVM guest writes its console by itself.
@@ -94,13 +101,29 @@ impl Inner {
         };
         self.xl(self.options.power_timeout, args).map_err(errors::explain)?;
         self.definitions.remove(id, Kept::Crash)?;
+        let row = self.new_row(file, how, before)?;
+        self.has_its_disks(&row, file)?;
+        let Some(VolumeSource::File(log)) = console else { return Ok(row) };
+        console::follow(&self.console(&row)?, log)?;
+        if how == Start::Running {
+            self.tell(&row, "unpause", [])?;
+        }
+        Ok(row)
+    }
+
+    /// The number of a domain that was just started stands in the command line of its QEMU; Xen is asked where it has none.
+    fn new_row(&self, file: &ConfigFile, how: Start, before: &Sight) -> Result<Row> {
+        let (id, name) = (file.spec.id, config_file::domain_name(file.spec.id));
+        let mut new = processes::device_models_of(&name);
+        new.retain(|domid| before.rows().iter().all(|row| row.domid != *domid));
+        let state = if how == Start::Running { RunState::Running } else { RunState::Paused };
+        if let [domid] = new[..] {
+            return Ok(Row { domid, id, name, state, memory: file.spec.memory, cpu_time: Duration::ZERO });
+        }
         self.seen.touch();
         let sight = self.look(Age::Recent)?;
         let row = sight.row(id).ok_or_else(|| Error::refused(BY, "the guest ended as soon as it was started"))?;
-        self.has_its_disks(row, file)?;
-        let Some(VolumeSource::File(log)) = console else { return Ok(()) };
-        console::follow(&self.console(row)?, log)?;
-        if how == Start::Running { self.tell(row, "unpause", []) } else { Ok(()) }
+        Ok(if super::is_active(row) { Row { state, ..row.clone() } } else { row.clone() })
     }
 
     /// Xen does not ask whether QEMU could open the images that it is to serve: it would start a guest without disks.
@@ -109,7 +132,11 @@ impl Inner {
         if served.peek().is_none() {
             return Ok(());
         }
-        let live = self.settle(row)?;
+        let mut monitor = self.monitor(row, self.options.call_timeout)?;
+        let live = self.settle_by(&mut monitor, row)?;
+        if let Some(port) = screen(&mut monitor) {
+            self.seen.learn_screen(row.domid, port);
+        }
         match served.find(|disk| !live.contains_key(&devices::place(file.guest.kind(), disk.order))) {
             Some(disk) => {
                 let VolumeSource::File(image) = &disk.source;
@@ -145,46 +172,72 @@ impl Inner {
 
     pub(super) fn end(&self, row: &Row) -> Result<()> {
         let done = self.xl(self.options.power_timeout, ["destroy".to_owned(), row.domid.to_string()]);
+        let Err(error) = done else {
+            // It may be in the list for a moment.
+            self.show(row.id, Some(Row { state: RunState::Dying, ..row.clone() }));
+            return Ok(());
+        };
         self.seen.touch();
-        match done {
-            Ok(_) => Ok(()),
-            // It may have ended by itself meanwhile, or be half way.
-            Err(error) if errors::said_no(&error) => {
-                let sight = self.look(Age::Fresh)?;
-                let now = sight.rows().iter().find(|now| now.domid == row.domid);
-                if now.is_some_and(|now| now.state != RunState::Dying) { Err(errors::explain(error)) } else { Ok(()) }
+        // It may have ended by itself meanwhile, or be half way.
+        if errors::said_no(&error) {
+            let sight = self.look(Age::Fresh)?;
+            let now = sight.rows().iter().find(|now| now.domid == row.domid);
+            if now.is_none_or(|now| now.state == RunState::Dying) {
+                return Ok(());
             }
-            Err(error) => Err(errors::explain(error)),
         }
+        Err(errors::explain(error))
     }
 
     pub(super) fn destroy(&self, id: VmId) -> Result<()> {
         let deadline = Instant::now() + REBOOT;
-        loop {
-            let sight = self.look(Age::Fresh)?;
-            self.end_all(id, &sight)?;
-            if sight.is_rebooting(id) && Instant::now() < deadline {
-                std::thread::sleep(TICK);
-                continue;
-            }
-            // Without it nobody waits for the guest to come back.
-            if sight.has_run(id) {
-                self.definitions.remove(id, Kept::Run)?;
-                self.seen.touch();
-            }
-            return Ok(());
+        let is_active = |sight: &Sight| sight.state(id).is_some_and(PowerState::is_active);
+        let mut sight = self.look(Age::Recent)?;
+        // What is seen to be off may have begun since, and what is not in the list may be about to come back.
+        if !sight.row(id).is_some_and(super::is_active) {
+            sight = self.look(Age::Fresh)?;
         }
+        loop {
+            self.end_all(id, &sight)?;
+            let comes_back =
+                sight.is_rebooting(id) || is_active(&*self.look(Age::Recent)?) || !self.is_given_up(&sight, id);
+            if !comes_back || Instant::now() >= deadline {
+                break;
+            }
+            std::thread::sleep(TICK);
+            sight = self.look(Age::Fresh)?;
+        }
+        // Without it nobody waits for the guest to come back.
+        if sight.has_run(id) {
+            self.definitions.remove(id, Kept::Run)?;
+            self.show(id, None);
+        }
+        Ok(())
+    }
+
+    /// Whether the `xl` that restarts the guest when it reboots has gone, as it does when the guest is ended.
+    fn is_given_up(&self, sight: &Sight, id: VmId) -> bool {
+        let run = |id| self.definitions.path(id, Kept::Run);
+        let deadline = Instant::now() + GIVES_UP;
+        while sight.has_run(id) && !processes::monitors(&[id], run).is_empty() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(GLANCE);
+        }
+        true
     }
 
     /// Asks once, by Xen's own channel; a guest that has none is pressed the power button of.
     pub(super) fn request(&self, verb: Verb, id: VmId, word: &str) -> Result<()> {
-        self.act(verb, id, super::is_running, |row| {
+        self.act_to(verb, id, super::is_running, |row| {
+            let asked = Ok(Some(row.state));
             let args = [word.to_owned(), "-F".to_owned(), row.domid.to_string()];
             match self.xl(self.options.request_timeout, args) {
-                Ok(_) => Ok(()),
+                Ok(_) => asked,
                 // It was asked, and says nothing.
-                Err(error) if matches!(error.failure, Failure::Timeout(_)) => Ok(()),
-                Err(error) if error.stderr.contains("didn't acknowledge") => Ok(()),
+                Err(error) if matches!(error.failure, Failure::Timeout(_)) => asked,
+                Err(error) if error.stderr.contains("didn't acknowledge") => asked,
                 // The power button of an HVM guest is all that Xen can press.
                 Err(error) if error.stderr.contains("Send trigger 'reset' failed") => {
                     let what = "ask a guest without a driver for Xen to reboot; reset it, or shut it down";

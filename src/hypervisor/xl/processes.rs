@@ -57,6 +57,11 @@ pub(super) fn device_models() -> HashSet<u32> {
     device_models_in(Path::new(PROC))
 }
 
+/// The numbers of the domains of this name that have a QEMU.
+pub(super) fn device_models_of(name: &str) -> Vec<u32> {
+    device_models_of_in(Path::new(PROC), name)
+}
+
 fn monitors_in(proc: &Path, ids: &[VmId], file: impl Fn(VmId) -> PathBuf) -> HashSet<VmId> {
     let mut found = HashSet::new();
     each(proc, |process, words| {
@@ -82,11 +87,22 @@ fn receives(process: &Path, words: &[&[u8]], id: VmId) -> bool {
 
 fn device_models_in(proc: &Path) -> HashSet<u32> {
     let mut found = HashSet::new();
-    each(proc, |_, words| {
-        let domid = words.iter().skip_while(|word| **word != b"-xen-domid").nth(1);
-        found.extend(domid.and_then(|domid| std::str::from_utf8(domid).ok()?.parse::<u32>().ok()));
-    });
+    each(proc, |_, words| found.extend(domid_of(words)));
     found
+}
+
+fn device_models_of_in(proc: &Path, name: &str) -> Vec<u32> {
+    let mut found = Vec::new();
+    each(proc, |_, words| found.extend(domid_of(words).filter(|_| option(words, b"-name") == Some(name.as_bytes()))));
+    found
+}
+
+fn domid_of(words: &[&[u8]]) -> Option<u32> {
+    std::str::from_utf8(option(words, b"-xen-domid")?).ok()?.parse().ok()
+}
+
+fn option<'a>(words: &[&'a [u8]], name: &[u8]) -> Option<&'a [u8]> {
+    words.iter().skip_while(|word| **word != name).nth(1).copied()
 }
 
 /// Each process, and the words of its command line.
@@ -135,8 +151,16 @@ mod tests {
 
     #[test]
     fn a_qemu_is_known_by_the_domain_that_it_serves() {
-        let proc =
-            proc(&[b"/sbin/init\0", b"qemu\0-xen-domid\x007\0-name\0-xen-domid\0", b"qemu\0-xen-domid\0x\0", b""]);
-        assert_eq!(device_models_in(proc.path()), [7].into());
+        let proc = proc(&[
+            b"/sbin/init\0",
+            b"qemu\0-xen-domid\x007\0-name\0-xen-domid\0",
+            b"qemu\0-xen-domid\0x\0",
+            b"qemu\0-xen-domid\x008\0-name\0pengx-1\0",
+            b"vi\0-name\0pengx-1\0",
+            b"",
+        ]);
+        assert_eq!(device_models_in(proc.path()), [7, 8].into());
+        assert_eq!(device_models_of_in(proc.path(), "pengx-1"), [8]);
+        assert!(device_models_of_in(proc.path(), "pengx-2").is_empty());
     }
 }

@@ -1,8 +1,8 @@
-//! What Xen last said of all its guests, shared by whoever asks: at most one list a second, however many ask, and a new one
-//! after each change of ours.
+//! What Xen last said of all its guests, shared by whoever asks: at most one list a second, however many ask. What a change of
+//! ours makes of a domain is put into it, and where that is not known the next one who asks has a new list made.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +14,8 @@ use super::{Inner, errors, processes};
 
 /// A list is good for so long, unless we changed something.
 pub(super) const GOOD_FOR: Duration = Duration::from_secs(1);
+/// And for so long while the next one is being made, so that nobody waits for that.
+const UNTIL_THE_NEXT: Duration = Duration::from_secs(3);
 /// A guest whose screen is not found so often, once it is started, has none.
 const SCREEN_TRIES: u32 = 20;
 
@@ -21,16 +23,18 @@ const SCREEN_TRIES: u32 = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Age {
     Recent,
+    /// As `Recent`, but Xen has said it, and not we.
+    Said,
     /// Asked for after the call.
     Fresh,
 }
 
 /// One look at everything.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Sight {
     rows: Vec<Row>,
     known: BTreeMap<VmId, Known>,
-    /// Not in the list for the moment, and about to be again.
+    /// Not in the list for the moment and about to be again, or made anew and not running yet.
     rebooting: HashSet<VmId>,
     /// They stand still, were to go on, and cannot.
     stuck: HashSet<VmId>,
@@ -88,9 +92,11 @@ impl Sight {
         if let Some(row) = self.row(id) {
             return Some(match row.state {
                 RunState::Running | RunState::Rebooting => PowerState::Running,
+                RunState::Paused if self.rebooting.contains(&id) => PowerState::Running,
                 RunState::Paused if self.is_held(id) && !self.stuck.contains(&id) => PowerState::Running,
                 RunState::Paused | RunState::Suspended => PowerState::Paused,
                 RunState::Crashed => PowerState::Crashed,
+                RunState::Dying if self.known.get(&id).is_some_and(|known| known.crashed) => PowerState::Crashed,
                 RunState::Shutdown | RunState::Dying => PowerState::Shutdown,
             });
         }
@@ -102,6 +108,14 @@ impl Sight {
         })
     }
 
+    fn take_in(&mut self, news: &News) {
+        self.known.insert(news.id, news.known);
+        if let Some(now) = &news.row {
+            self.rows.retain(|row| row.domid != now.domid);
+            self.rows.push(now.clone());
+        }
+    }
+
     fn ids(&self) -> HashSet<VmId> {
         let live = self.rows.iter().map(|row| row.id);
         live.chain(self.known.keys().copied()).collect()
@@ -111,9 +125,11 @@ impl Sight {
 #[derive(Default)]
 pub(super) struct Seen {
     last: Mutex<Last>,
-    /// When we last changed something; what was asked before does not show it.
-    touched: Mutex<Option<Instant>>,
+    /// Held by the one who makes a list.
+    turn: Mutex<()>,
     screens: Mutex<HashMap<u32, Screen>>,
+    /// Domains that are being made by the monitors of guests that reboot, and since when.
+    anew: Mutex<HashMap<u32, Instant>>,
     meter: Mutex<Meter>,
     info: Mutex<Option<(Instant, Info)>>,
     /// Counts our changes, for the one who watches.
@@ -125,6 +141,45 @@ pub(super) struct Seen {
 struct Last {
     begun: Option<Instant>,
     answer: Option<Result<Arc<Sight>, ErrorKind>>,
+    /// When we last changed something and do not know how it looks now; what was asked before does not show it.
+    touched: Option<Instant>,
+    /// What we did since the list was begun.
+    news: Vec<News>,
+}
+
+/// What a change of ours has made of a domain.
+struct News {
+    at: Instant,
+    id: VmId,
+    known: Known,
+    /// `None`: as it was.
+    row: Option<Row>,
+}
+
+impl Last {
+    fn answer(&self, age: Age, asked: Instant, good_for: Duration) -> Option<Result<Arc<Sight>>> {
+        let (begun, answer) = (self.begun?, self.answer.as_ref()?);
+        let fits = match age {
+            Age::Recent => true,
+            Age::Said => self.news.iter().all(|news| news.row.is_none()),
+            Age::Fresh => false,
+        };
+        let is_good = fits && answer.is_ok() && begun.elapsed() < good_for;
+        let is_whole = self.touched.is_none_or(|touched| begun > touched);
+        (is_whole && (begun >= asked || is_good)).then(|| answer.clone().map_err(Error::new))
+    }
+
+    fn learn(&mut self, begun: Instant, said: Result<Sight>) -> Result<Arc<Sight>> {
+        // A list that was begun before does not show it.
+        self.news.retain(|news| news.at >= begun);
+        let answer = said.map(|mut sight| {
+            self.news.iter().for_each(|news| sight.take_in(news));
+            Arc::new(sight)
+        });
+        self.begun = Some(begun);
+        self.answer = Some(answer.as_ref().map(Arc::clone).map_err(|error| error.kind().clone()));
+        answer
+    }
 }
 
 /// How much the CPUs have worked. What a domain did between the last list that has it and its end is not counted.
@@ -158,32 +213,62 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Seen {
     /// After something of ours, whether it worked or not.
     pub(super) fn touch(&self) {
-        *lock(&self.touched) = Some(Instant::now());
+        lock(&self.last).touched = Some(Instant::now());
+        self.wake();
+    }
+
+    fn wake(&self) {
         *lock(&self.changes) += 1;
         self.changed.notify_all();
+    }
+
+    /// How long the last list is good yet.
+    pub(super) fn left(&self) -> Duration {
+        let begun = lock(&self.last).begun;
+        begun.map_or(Duration::ZERO, |begun| GOOD_FOR.saturating_sub(begun.elapsed()))
+    }
+
+    pub(super) fn learn_screen(&self, domid: u32, port: u16) {
+        let at = VncEndpoint { host: super::config_file::VNC_LISTEN.to_owned(), port };
+        lock(&self.screens).insert(domid, Screen::At(at));
     }
 }
 
 impl Inner {
-    /// Blocks for one list at most: who asks while another one's is on its way, and would be served by it, waits for that.
+    /// Blocks for one list at most: who asks while another one's is on its way, and would be served by it alone, waits for that.
     pub(super) fn look(&self, age: Age) -> Result<Arc<Sight>> {
         let asked = Instant::now();
-        let mut last = lock(&self.seen.last);
-        let touched = *lock(&self.seen.touched);
-        if let (Some(begun), Some(answer)) = (last.begun, &last.answer) {
-            let is_new = begun >= asked;
-            let is_good = age == Age::Recent && begun.elapsed() < GOOD_FOR && answer.is_ok();
-            if touched.is_none_or(|touched| begun > touched) && (is_new || is_good) {
-                return answer.clone().map_err(Error::new);
-            }
+        let answer = |good_for| lock(&self.seen.last).answer(age, asked, good_for);
+        if let Some(answer) = answer(GOOD_FOR) {
+            return answer;
         }
-        last.begun = Some(Instant::now());
-        let answer = self.list().map(Arc::new);
-        last.answer = Some(match &answer {
-            Ok(sight) => Ok(Arc::clone(sight)),
-            Err(error) => Err(error.kind().clone()),
-        });
-        answer
+        let turn = self.seen.turn.try_lock();
+        if age == Age::Recent
+            && matches!(turn, Err(TryLockError::WouldBlock))
+            && let Some(answer) = answer(UNTIL_THE_NEXT)
+        {
+            return answer;
+        }
+        let _turn = turn.unwrap_or_else(|_| lock(&self.seen.turn));
+        if let Some(answer) = answer(GOOD_FOR) {
+            return answer;
+        }
+        let begun = Instant::now();
+        let said = self.list();
+        lock(&self.seen.last).learn(begun, said)
+    }
+
+    /// After something of ours that worked: what it has made of a domain is seen without asking Xen. Who watches asks at once,
+    /// for somebody else may have done something, too.
+    pub(super) fn show(&self, id: VmId, row: Option<Row>) {
+        let news = News { at: Instant::now(), id, known: self.definitions.known(id), row };
+        let mut last = lock(&self.seen.last);
+        if let Some(Ok(sight)) = &mut last.answer {
+            Arc::make_mut(sight).take_in(&news);
+        }
+        last.news.push(news);
+        drop(last);
+        self.seen.wake();
     }
 
     fn list(&self) -> Result<Sight> {
@@ -200,13 +285,38 @@ impl Inner {
             .filter(|(id, known)| known.run && !live.contains(id) && !starting.contains(id))
             .map(|(id, _)| *id)
             .collect();
-        let mut rebooting = HashSet::new();
+        let mut rebooting = self.made_anew(&rows, &known, &starting);
         if !gone.is_empty() {
-            rebooting = processes::monitors(&gone, |id| self.definitions.path(id, Kept::Run));
+            rebooting.extend(processes::monitors(&gone, |id| self.definitions.path(id, Kept::Run)));
         }
         let domids: HashSet<u32> = rows.iter().map(|row| row.domid).collect();
         lock(&self.seen.screens).retain(|domid, _| domids.contains(domid));
         Ok(Sight { rows, known, rebooting, stuck: self.holds.stuck(), leaving: self.leaving.all() })
+    }
+
+    /// Guests whose monitor has begun them again, and not let them run yet: Xen shows them as if somebody had paused them.
+    fn made_anew(&self, rows: &[Row], known: &BTreeMap<VmId, Known>, starting: &HashSet<VmId>) -> HashSet<VmId> {
+        let last = lock(&self.seen.last).answer.clone().and_then(Result::ok);
+        let mut anew = lock(&self.seen.anew);
+        anew.retain(|domid, _| rows.iter().any(|row| row.domid == *domid && row.state == RunState::Paused));
+        let mut found = HashSet::new();
+        let ours = |row: &&Row| known.get(&row.id).is_some_and(|known| known.run) && !starting.contains(&row.id);
+        for row in rows.iter().filter(|row| row.state == RunState::Paused && !row.is_in_transit()).filter(ours) {
+            let ran = |before: &Row| before.domid != row.domid && before.state == RunState::Running;
+            let began = last.as_ref().is_some_and(|last| {
+                let before = last.row(row.id);
+                before.is_none_or(|before| before.domid != row.domid) && last.is_rebooting(row.id)
+                    || before.is_some_and(ran)
+            });
+            if began {
+                anew.entry(row.domid).or_insert_with(Instant::now);
+            }
+            // Whoever pauses it meanwhile is believed after that.
+            if anew.get(&row.domid).is_some_and(|since| since.elapsed() < self.options.power_timeout) {
+                found.insert(row.id);
+            }
+        }
+        found
     }
 
     /// Of the last second.

@@ -1,6 +1,7 @@
 //! The backend over a scripted `xl`: what it is told, how often, and what is made of its answers.
 
 mod measured;
+mod power;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
@@ -147,6 +148,7 @@ fn serving(socket: &Path, disks: &'static str) {
                 let done = match line.unwrap() {
                     line if line.contains("query-block\"") => disks,
                     line if line.contains("qom-get") => "\"xvda0\"",
+                    line if line.contains("query-vnc") => r#"{"enabled": true, "service": "5901"}"#,
                     _ => "{}",
                 };
                 writeln!(stream, r#"{{"return": {done}}}"#).unwrap();
@@ -357,15 +359,6 @@ fn a_uuid_that_is_live_is_not_started_again() {
     }
 }
 
-/// What is about images, for a host on which all files are there.
-fn files(line: &str) -> Option<Transcript> {
-    match line {
-        "xl list -l" => said("[]"),
-        _ if line.starts_with("stat ") => said("1:1 /bin/true\n"),
-        _ => None,
-    }
-}
-
 #[test]
 fn a_failed_start_leaves_nothing() {
     let there = Mutex::new(false);
@@ -382,7 +375,7 @@ fn a_failed_start_leaves_nothing() {
                 said("")
             }
             "xl list -v" => said(&if *there { row("x", 7, "--p---") } else { HEAD.to_owned() }),
-            _ => files(line),
+            _ => None,
         }
     });
     let error = stage.xl.start(id(), Start::Paused).unwrap_err();
@@ -396,12 +389,13 @@ fn a_failed_start_leaves_nothing() {
 fn what_a_dead_qemu_hides_is_in_use_all_the_same() {
     let stage = Stage::new(|line| match line {
         "xl list -v" => said(&row("x", 7, "-b----")),
-        _ if line.starts_with("stat ") => said("1:1 /bin/true\n1:2 /d\n"),
-        _ => files(line),
+        "xl list -l" => said("[]"),
+        _ => None,
     });
+    let file = tempfile::NamedTempFile::new().unwrap();
     let disk = DiskSpec {
         order: 0,
-        source: VolumeSource::File("/d".into()),
+        source: VolumeSource::File(file.path().to_owned()),
         format: Format::Raw,
         cache: crate::model::CacheMode::Writeback,
         backing: Vec::new(),
@@ -413,7 +407,7 @@ fn what_a_dead_qemu_hides_is_in_use_all_the_same() {
     other.spec.disks.push(disk);
     stage.xl.define(&other.spec).unwrap();
     let said = stage.xl.start(other.spec.id, Start::Running).unwrap_err().to_string();
-    assert_eq!(said, "Xen refused: /d is in use by domain x");
+    assert_eq!(said, format!("Xen refused: {} is in use by domain x", file.path().display()));
 }
 
 #[test]
@@ -532,4 +526,47 @@ fn only_what_a_bridge_carries_is_plugged_in() {
     spec.nics = vec![NicSpec { mac: Mac([0, 0x16, 0x3e, 0, 0, 1]), link: NicLink::Unplugged }];
     let said = stage.xl.define(&spec).unwrap_err().to_string();
     assert_eq!(said, "Xen cannot give a guest an interface without a bridge");
+}
+/// What `xl migrate` says, and what is made of it.
+#[test]
+fn why_a_guest_was_not_sent_is_said() {
+    let to = MigrationTarget {
+        address: "10.0.0.2".parse().unwrap(),
+        port: 22,
+        user: "root".to_owned(),
+        key: "/k".into(),
+        known_hosts: "/h".into(),
+    };
+    for (stderr, why) in [
+        (
+            "xc: error: Failed to enable logdirty: 95,22,0 (22 = Invalid argument): Internal error\n\
+             Migration failed, failed to suspend at sender.",
+            "Xen cannot move a PV guest that runs: its hypervisor was built without CONFIG_SHADOW_PAGING, as Debian's is",
+        ),
+        (
+            "pengx: pengx refused: vm 1 is not expected here\nlibxl: error: libxl_utils.c:505:libxl_read_exactly: \
+             file/stream truncated reading banner from migration receiver stream",
+            "the host at 10.0.0.2 refused: vm 1 is not expected here",
+        ),
+        (
+            "ssh: connect to host 10.0.0.2 port 22: No route to host\nlibxl: error: libxl_utils.c:505:libxl_read_exactly: \
+             file/stream truncated reading banner from migration receiver stream",
+            "the host at 10.0.0.2 (ssh: connect to host 10.0.0.2 port 22: No route to host) does not answer",
+        ),
+    ] {
+        let stage = Stage::new(move |line| match line {
+            "xl list -v" => said(&row(&format!("pengx-{ID}"), 7, "-b----")),
+            line if line.starts_with("xl migrate") => failed(stderr),
+            _ => said(""),
+        });
+        stage.xl.inner.definitions.write(&definition(ID), definitions::Kept::Run).unwrap();
+        let error = stage.xl.send_guest(id(), &to, &AtomicBool::new(false)).unwrap_err();
+        assert_eq!(error.to_string(), why);
+        assert_eq!(stage.state(), PowerState::Running);
+        let told = stage.told("xl migrate");
+        assert_eq!(told.len(), 1);
+        assert!(
+            told[0].starts_with("xl migrate -s  7 exec ssh -F none ") && told[0].ends_with(&format!(" 10.0.0.2 {ID}"))
+        );
+    }
 }

@@ -6,7 +6,7 @@ use crate::hypervisor::Changed;
 use crate::model::DomainStatus;
 
 use super::Inner;
-use super::seen::{Age, GOOD_FOR};
+use super::seen::Age;
 
 /// The thread lives as long as the backend.
 pub(super) fn start(inner: &Arc<Inner>, changed: Changed) {
@@ -21,7 +21,7 @@ fn watch(inner: &Weak<Inner>, changed: &Changed) {
     let mut last: Option<Option<Vec<DomainStatus>>> = None;
     let mut seen = 0;
     while let Some(inner) = inner.upgrade() {
-        let now = inner.look(Age::Recent).and_then(|sight| {
+        let now = inner.look(Age::Said).and_then(|sight| {
             if let Err(why) = inner.clean_up(&sight) {
                 tracing::warn!(error = why.story(), "what ended guests hold could not be freed");
             }
@@ -35,8 +35,9 @@ fn watch(inner: &Weak<Inner>, changed: &Changed) {
             changed();
         }
         last = Some(now);
+        let left = inner.seen.left();
         let changes = inner.seen.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = inner.seen.changed.wait_timeout_while(changes, GOOD_FOR, |changes| *changes == seen);
+        let waited = inner.seen.changed.wait_timeout_while(changes, left, |changes| *changes == seen);
         seen = *waited.unwrap_or_else(PoisonError::into_inner).0;
     }
 }
