@@ -392,7 +392,7 @@ fn whoever_dies_a_guest_runs_exactly_once() {
             match moment {
                 None => {
                     until_there(&spec, "--incoming");
-                    ssh("pkill -KILL -f '^xl migrate-receive'");
+                    ssh("pkill -KILL -f '[x]l migrate-receive'");
                 }
                 Some(moment) => kill_sender(id, moment),
             }
@@ -421,7 +421,7 @@ fn kill_sender(id: VmId, moment: Moment) {
             Moment::Sent => line.starts_with(&format!("{name}--migratedaway")),
         };
         if is {
-            let killed = Command::new("pkill").args(["-KILL", "-f", "^xl migrate -s"]).status().unwrap();
+            let killed = Command::new("pkill").args(["-KILL", "-f", "[x]l migrate -s"]).status().unwrap();
             assert!(killed.success(), "nobody sends it any more");
             return;
         }
