@@ -24,6 +24,12 @@ pub(super) fn place(kind: Kind, order: u32) -> String {
     letter.map_or_else(|| format!("order-{order}"), |letter| format!("xvd{}", char::from(letter)))
 }
 
+/// As Xen counts places: `202 << 8` is `xvda`, and each disk has room for 15 partitions.
+pub(super) fn number(place: &str) -> Option<u32> {
+    let [letter] = place.strip_prefix("xvd")?.as_bytes() else { return None };
+    letter.checked_sub(b'a').map(|n| (202 << 8) + 16 * u32::from(n))
+}
+
 /// The order of the disk that is there; `None`: no disk of ours is.
 pub(super) fn order(kind: Kind, vdev: &str) -> Option<u32> {
     (0..MAX_DISKS).find(|order| place(kind, *order) == vdev)
@@ -188,5 +194,13 @@ mod tests {
         let said = with(NicLink::Unplugged).unwrap_err().to_string();
         assert_eq!(said, "Xen cannot give a guest an interface without a bridge");
         assert_eq!(with(NicLink::User).unwrap_err().to_string(), said);
+    }
+
+    #[test]
+    fn places_have_the_numbers_of_xen() {
+        for (place, known) in [("xvda", Some(51712)), ("xvdb", Some(51728)), ("xvdp", Some(51952)), ("order-30", None)]
+        {
+            assert_eq!(number(place), known, "{place}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::model::{DiskSpec, Mac, NicLink, NicSpec, VmId, VolumeSource};
 use super::chains;
 use super::devices::{self, DRIVE};
 use super::images::Images;
-use super::parse::{self, Details, LiveNic, Row};
+use super::parse::{self, Details, LiveNic, Row, RunState};
 use super::power::{has_bridge, holds_on};
 use super::{BY, Inner, Kind, errors, is_active, unsupported};
 
@@ -53,6 +53,7 @@ impl Inner {
             let details = self.details_of(row)?;
             let place = devices::place(details.kind, order);
             if details.disks.iter().any(|live| live.place == place) {
+                self.is_awake(row, "disk", "vbd", devices::number(&place))?;
                 let args = ["block-detach".to_owned(), row.domid.to_string(), place.clone()];
                 self.pull_out(id, "disk", args, || self.has_disk(row, &place))?;
                 if self.has_movable_disks(&details) {
@@ -62,6 +63,19 @@ impl Inner {
             }
             self.forget_disk(row, order)
         })
+    }
+
+    /// Xen does not ask a guest that stands still: it takes away what the guest goes on to use when it is resumed. What the
+    /// guest has not taken yet may go.
+    fn is_awake(&self, row: &Row, what: &str, kind: &str, number: Option<u32>) -> Result<()> {
+        let Some(number) = number.filter(|_| row.state != RunState::Running) else { return Ok(()) };
+        let key = format!("/local/domain/{}/device/{kind}/{number}/state", row.domid);
+        match self.tool("xenstore-read", self.options.call_timeout, [key]) {
+            Ok(said) if said.stdout.trim_ascii() == CONNECTED => Err(holds_on(row.id, what, Duration::ZERO)),
+            Ok(_) => Ok(()),
+            Err(error) if errors::said_no(&error) => Ok(()),
+            Err(error) => Err(errors::explain(error)),
+        }
     }
 
     /// Xen asks the guest and waits; if the device is still there afterwards, the guest holds on to it.
@@ -113,6 +127,7 @@ impl Inner {
     pub(super) fn detach_nic(&self, id: VmId, mac: Mac) -> Result<()> {
         self.act(Verb::DetachNic, id, is_active, |row| {
             if let Some(nic) = live_nic(&self.details_of(row)?, mac) {
+                self.is_awake(row, "interface", "vif", Some(nic.number))?;
                 let args = ["network-detach".to_owned(), row.domid.to_string(), nic.number.to_string()];
                 self.pull_out(id, "interface", args, || Ok(live_nic(&self.details_of(row)?, mac).is_some()))?;
             }
@@ -159,6 +174,8 @@ impl Inner {
     }
 }
 
+/// How Xen says that a guest uses a device.
+const CONNECTED: &[u8] = b"4";
 /// Xen itself waits no longer for a guest.
 const XEN_PATIENCE: Duration = Duration::from_secs(10);
 
