@@ -34,6 +34,7 @@ pub mod escape;
 pub mod exec;
 pub mod host;
 pub mod hypervisor;
+pub mod migration;
 pub mod model;
 pub mod operations;
 pub mod patience;

@@ -6,13 +6,12 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use pengx::check::Status;
-use pengx::cli::{Cli, Command, MigrationSend};
+use pengx::cli::{Cli, Command};
 use pengx::config::{Config, Given};
 use pengx::dialects::pengx::Settings;
 use pengx::error::{Error, ErrorKind};
-use pengx::hypervisor::{receive_guest, send_guest};
 use pengx::serve::Listening;
-use pengx::{accounts, backups, check};
+use pengx::{accounts, backups, check, migration};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
@@ -43,14 +42,10 @@ fn main() -> ExitCode {
             }
         }
         Command::MigrationReceive(place) => match Config::load(&place.into()) {
-            Ok(config) => {
-                refuse(&receive_guest(&config.domains_dir(), std::env::var_os("SSH_ORIGINAL_COMMAND").as_deref()))
-            }
+            Ok(config) => refuse(&migration::receive(&config)),
             Err(why) => refuse(&why),
         },
-        Command::MigrationSend(MigrationSend { domid, monitor, ssh }) => {
-            send_guest(domid, &monitor, &ssh).unwrap_or_else(|why| refuse(&why))
-        }
+        Command::MigrationSend(given) => migration::send(&given).unwrap_or_else(|why| refuse(&why)),
     }
 }
 

@@ -43,7 +43,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("backups", &["cli", "config", "error", "exec", "host", "model", "operations", "storage", "store"]),
     ("check", &["config", "error", "operations", "serve"]),
     ("cli", &["config", "model"]),
-    ("main", &["accounts", "backups", "check", "cli", "config", "dialects", "error", "serve"]),
+    ("migration", &["cli", "config", "error", "hypervisor"]),
+    ("main", &["accounts", "backups", "check", "cli", "config", "dialects", "error", "migration", "serve"]),
     ("lib", &[]),
 ];
 
