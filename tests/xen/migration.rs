@@ -394,12 +394,13 @@ fn whoever_dies_a_guest_runs_exactly_once() {
                     until_there(&spec, "--incoming");
                     ssh("pkill -KILL -f '[x]l migrate-receive'");
                 }
-                Some(moment) => kill_sender(id, moment),
+                Some(moment) => kill_sender(id, moment, || sent.is_finished()),
             }
             let sent = sent.join().unwrap();
             let was = transits(&hosts, id);
             reached.push((moment, sent.is_ok(), was));
-            assert!(sent.is_err(), "it was over before its sender was killed: {was:?}");
+            // The last moment may pass between two looks; then it is all there.
+            assert!(sent.is_err() || was == (Transit::Absent, Transit::Here), "{was:?}");
         });
         let home = settled(&hosts, &spec);
         println!("{moment:?}: {:?}, {home:?}", reached.last().unwrap());
@@ -408,11 +409,11 @@ fn whoever_dies_a_guest_runs_exactly_once() {
     hosts.assert_whole(id);
 }
 
-/// As soon as the list of this host shows that it has come so far.
-fn kill_sender(id: VmId, moment: Moment) {
+/// As soon as the list of this host shows that it has come so far, if it is not over before.
+fn kill_sender(id: VmId, moment: Moment, is_over: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(240);
     let name = format!("pengx-{id}");
-    loop {
+    while !is_over() {
         assert!(Instant::now() < deadline, "never {moment:?}");
         let list = xl(&["list"]);
         let line = list.lines().find(|line| line.starts_with(&name)).unwrap_or_default();
@@ -421,8 +422,8 @@ fn kill_sender(id: VmId, moment: Moment) {
             Moment::Sent => line.starts_with(&format!("{name}--migratedaway")),
         };
         if is {
-            let killed = Command::new("pkill").args(["-KILL", "-f", "[x]l migrate -s"]).status().unwrap();
-            assert!(killed.success(), "nobody sends it any more");
+            // It may be over just now.
+            drop(Command::new("pkill").args(["-KILL", "-f", "[x]l migrate -s"]).status());
             return;
         }
     }
