@@ -7,6 +7,9 @@
 //! What this process was started with, above the first three, it passes on; a service manager gives it none.
 //! Secrets do not belong in `argv`: it is logged, and any user can read it.
 //!
+//! Two functions are for this program when it is a child itself, between a tool and sshd or ssh: [`pipe_into`] and
+//! [`become_program`] keep the standard output that it was given, and its parent bounds their time.
+//!
 //! The one exception is [`Command::for_the_host`]: what such a tool starts, a guest's device model say, belongs to the host
 //! and stays, so the tool has the host's network and no limits of ours, which would be handed down. Deadline, process group
 //! and the rest hold for it as well.
