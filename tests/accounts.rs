@@ -8,12 +8,11 @@ mod sight;
 
 use std::sync::Arc;
 
-use base64::Engine;
 use pengx::model::{RandomIds, Role, Secret, SystemClock};
 use pengx::operations::Registry;
 
 use crate::harness::app::{App, Site};
-use crate::harness::http::{Answer, Served};
+use crate::harness::http::{Answer, Served, basic};
 use crate::harness::postgres;
 use crate::harness::wait::wait_until;
 
@@ -78,8 +77,4 @@ fn on_both(test: fn(&Scene)) {
 
 fn secret(text: &str) -> Secret {
     Secret::new(text.to_owned())
-}
-
-fn basic(name: &str, password: &str) -> String {
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}")))
 }

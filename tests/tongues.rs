@@ -5,7 +5,6 @@ mod sight;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
 use pengx::config::{LibvirtJson, Open, ProxmoxApi, VirtDancer};
 use pengx::dialects::ask::Bodies;
 use pengx::dialects::{Mounted, libvirt_json, pengx as native, plain_refusal, proxmox_api, virtdancer};
@@ -16,7 +15,7 @@ use pengx::server::{Limits, Mounts, Traffic};
 use serde_json::{Value, json};
 
 use crate::harness::app::{App, Site};
-use crate::harness::http::{Answer, Served};
+use crate::harness::http::{Answer, Served, basic};
 use crate::harness::wait::{PATIENCE, wait_until};
 
 const ACCOUNT: &str = "ann";
@@ -61,8 +60,7 @@ impl Scene {
     }
 
     fn ask(&self, method: &str, uri: &str, kind: &str, body: &str) -> Answer {
-        let word = base64::engine::general_purpose::STANDARD.encode(format!("{ACCOUNT}:{PASSWORD}"));
-        let basic = format!("Basic {word}");
+        let basic = basic(ACCOUNT, PASSWORD);
         let mut headers = vec![("Content-Type", kind)];
         // Those that know no login get none.
         if !uri.starts_with("/px") && !uri.starts_with("/lj") {

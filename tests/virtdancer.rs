@@ -11,7 +11,6 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
-use base64::Engine;
 use pengx::config::VirtDancer;
 use pengx::dialects::ask::Bodies;
 use pengx::dialects::virtdancer::mount;
@@ -21,7 +20,7 @@ use pengx::store::Store;
 use serde_json::Value;
 
 use crate::harness::app::{App, Site};
-use crate::harness::http::{Answer, Served};
+use crate::harness::http::{Answer, Served, basic};
 use crate::harness::screen::Screen;
 use crate::harness::wait::wait_until;
 
@@ -185,10 +184,6 @@ impl Said {
 
 fn prefixed(prefix: &str) -> NameRules {
     NameRules { prefix: vec![prefix.to_owned()], ..NameRules::default() }
-}
-
-fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
 }
 
 fn account(store: &Store, name: &str, role: Role, sees: Option<NameRules>) {

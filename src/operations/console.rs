@@ -61,12 +61,12 @@ pub async fn ticket(core: &Core, id: VmId) -> Result<Ticket> {
 }
 
 /// Waits until the caller may not see the screen any more: its account was removed or demoted, or does not show the VM by
-/// its name. While nobody can tell it goes on.
+/// its name, or what it came with is not valid any more. While nobody can tell it goes on.
 pub async fn forbidden(core: &Core, id: VmId, look: Duration) {
     loop {
         tokio::time::sleep(look).await;
         let asked = async {
-            let caller = core.known.again(core.caller()).await?;
+            let caller = core.known.again(core.caller(), core.clock.now()).await?;
             let caller = caller.ok_or_else(|| Error::new(ErrorKind::Unauthenticated))?;
             find(&core.in_the_name_of(caller), id).await
         };

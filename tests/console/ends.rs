@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pengx::dialects::console::Pace;
 use pengx::dialects::pengx::Settings;
-use pengx::model::{NameRules, Role};
+use pengx::model::{NameRules, Role, Secret};
 use pengx::operations::vm::EditVm;
 use pengx::server::Limits;
 use tungstenite::Message;
@@ -13,6 +13,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{Scene, hasty};
+use crate::harness::http::basic;
 use crate::harness::viewer::Viewer;
 use crate::harness::wait::wait_until;
 
@@ -153,7 +154,7 @@ fn a_screen_that_does_not_listen_holds_the_viewer_back_and_ends_it() {
     drop(seat);
 }
 
-/// By account, role, rule and name; the others look on.
+/// By account, role, rule, name and what it came with; the others look on.
 #[test]
 fn who_may_not_see_the_screen_any_more_is_told_and_cut() {
     let pace = Pace { look: Duration::from_millis(100), ..Pace::default() };
@@ -194,6 +195,16 @@ fn who_may_not_see_the_screen_any_more_is_told_and_cut() {
         seat.ended();
         back();
     }
+    // What it came with is good no more.
+    let (viewer, mut seat) = watch(&scene.add(&accounts, Role::Operator));
+    let (by_password, mut its_seat) = watch(&basic(name, "a password"));
+    let of_it = accounts.tokens().unwrap().into_iter().find(|token| token.user.as_str() == name).unwrap();
+    accounts.revoke(of_it.id).unwrap();
+    assert_eq!(viewer.ended(), Some(1008), "its token is revoked");
+    seat.ended();
+    accounts.set_password(name, &Secret::new("another password".to_owned())).unwrap();
+    assert_eq!(by_password.ended(), Some(1008), "its password is changed");
+    its_seat.ended();
     others_seat.say(b"on");
     assert_eq!(other.read(2), b"on");
 }

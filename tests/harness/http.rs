@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 
+use base64::Engine;
+
 use super::wait::PATIENCE;
 use pengx::config::PublicUrl;
 use pengx::dialects::pengx::{Settings, refusal, routes};
@@ -135,6 +137,11 @@ impl Answer {
     pub fn message(&self) -> &str {
         self.element("message")
     }
+}
+
+/// The value of `Authorization` for a name and a password.
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
 }
 
 /// One request on a connection of its own.

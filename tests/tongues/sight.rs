@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use base64::Engine;
 use pengx::config::{LibvirtJson, Open, ProxmoxApi, VirtDancer};
 use pengx::dialects::ask::Bodies;
 use pengx::dialects::table::Resource;
@@ -13,7 +12,7 @@ use pengx::operations::{Gate, Login, Registry};
 use pengx::server::{Limits, Mounts, Traffic};
 
 use crate::harness::app::{App, Site};
-use crate::harness::http::{Answer, Served, ask_bytes};
+use crate::harness::http::{Answer, Served, ask_bytes, basic};
 use crate::harness::world::World;
 
 const ROLES: [Role; 3] = [Role::Viewer, Role::Operator, Role::Admin];
@@ -140,8 +139,7 @@ impl Scene {
     }
 
     fn send(&self, role: Role, resource: &Resource, method: &str, uri: &str, body: &str) -> Answer {
-        let word = base64::engine::general_purpose::STANDARD.encode(format!("{role}:{PASSWORD}"));
-        let basic = format!("Basic {word}");
+        let basic = basic(role.word(), PASSWORD);
         let mut headers = vec![("Authorization", basic.as_str())];
         if !body.is_empty() {
             headers.push(("Content-Type", "application/json"));

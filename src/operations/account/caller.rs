@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{NameRules, Right, Role, User};
+use crate::model::{NameRules, Right, Role, Secret, TokenDigest, User};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -22,7 +22,20 @@ enum Who {
     Host,
     /// No account exists, and the operator wants no questions asked.
     Anybody,
-    User(Arc<str>),
+    User {
+        name: Arc<str>,
+        by: Proof,
+    },
+}
+
+/// What an account was known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// The hash of its password.
+    Password(Secret),
+    Token(TokenDigest),
+    /// The operator's word.
+    Configuration,
 }
 
 impl Caller {
@@ -38,9 +51,14 @@ impl Caller {
         Self { who: Who::Anybody, role: Role::Admin, sees: None }
     }
 
-    pub(super) fn user(user: &User) -> Self {
+    pub(super) fn user(user: &User, by: Proof) -> Self {
         let sees = user.sees.clone().map(Arc::new);
-        Self { who: Who::User(user.name.as_str().into()), role: user.role, sees }
+        Self { who: Who::User { name: user.name.as_str().into(), by }, role: user.role, sees }
+    }
+
+    /// The account's name and what it was known by, if it is one.
+    pub(super) fn proof(&self) -> Option<(&str, &Proof)> {
+        if let Who::User { name, by } = &self.who { Some((name, by)) } else { None }
     }
 
     /// What VMs stand on is everybody's, so only who sees every VM may administer it.
@@ -75,7 +93,7 @@ impl Caller {
 
     /// Of tasks: the account's name, if it is one.
     pub(in crate::operations) fn account(&self) -> Option<&str> {
-        if let Who::User(name) = &self.who { Some(name) } else { None }
+        self.proof().map(|(name, _)| name)
     }
 
     /// `Forbidden`, with `action` as in "you may not ACTION", unless the caller has the right.
@@ -108,7 +126,7 @@ impl fmt::Display for Caller {
             Who::Server => f.write_str("(server)"),
             Who::Host => f.write_str("(local)"),
             Who::Anybody => f.write_str("(anybody)"),
-            Who::User(name) => f.write_str(name),
+            Who::User { name, .. } => f.write_str(name),
         }
     }
 }

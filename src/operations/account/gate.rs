@@ -9,6 +9,7 @@ use crate::operations::Core;
 use crate::operations::pm::{self, Vitals};
 
 use super::Caller;
+use super::caller::Proof;
 use super::known::Accounts;
 use super::password::{Passwords, digest};
 
@@ -66,16 +67,17 @@ impl Gate {
         Ok(self.0.core.in_the_name_of(caller))
     }
 
-    /// A core in the name of the caller who was given this ticket for this VM; with its account as it is now. Nothing can be
-    /// done with the ticket again, whether it was good or not.
+    /// A core in the name of the caller who was given this ticket for this VM; with its account as it is now, if what it came
+    /// with then would let it in now. Nothing can be done with the ticket again, whether it was good or not.
     ///
     /// # Errors
     /// `Unauthenticated`; `Unavailable` as above.
     pub async fn redeem(&self, ticket: Secret, vm: VmId) -> Result<Core> {
         let core = &self.0.core;
-        let given = core.tickets.take(&ticket, vm, core.clock.now());
+        let now = core.clock.now();
+        let given = core.tickets.take(&ticket, vm, now);
         let caller = match given {
-            Some(caller) => core.known.again(&caller).await?,
+            Some(caller) => core.known.again(&caller, now).await?,
             None => None,
         };
         let Some(caller) = caller else {
@@ -104,7 +106,7 @@ impl Gate {
             let what = "use this API before the account that it acts as is made; run pengx user add";
             return Err(Error::new(ErrorKind::Forbidden { what: what.to_owned() }));
         };
-        Ok(self.0.core.in_the_name_of(Caller::user(user)))
+        Ok(self.0.core.in_the_name_of(Caller::user(user, Proof::Configuration)))
     }
 
     fn without_accounts(&self, peer: Option<IpAddr>) -> Result<Caller> {
@@ -122,21 +124,22 @@ impl Gate {
 
     async fn authenticate(&self, accounts: &Accounts, credentials: Credentials) -> Result<Caller> {
         let refused = || Error::new(ErrorKind::Unauthenticated);
-        let user = match credentials {
-            Credentials::None | Credentials::Malformed => return Err(refused()),
+        match credentials {
+            Credentials::None | Credentials::Malformed => Err(refused()),
             Credentials::Token(token) => {
                 // Looked up by its digest, which nobody can choose: how long that takes tells nothing of a token.
-                let owner = accounts.owner(digest(&token), self.0.core.clock.now());
-                owner.ok_or_else(refused)?
+                let token = digest(&token);
+                let owner = accounts.owner(token, self.0.core.clock.now()).ok_or_else(refused)?;
+                Ok(Caller::user(owner, Proof::Token(token)))
             }
             Credentials::Basic { name, password } => {
                 let user = accounts.user(&name);
                 if !self.0.passwords.fits(user, password).await? {
                     return Err(refused());
                 }
-                user.ok_or_else(refused)?
+                let user = user.ok_or_else(refused)?;
+                Ok(Caller::user(user, Proof::Password(user.password.clone())))
             }
-        };
-        Ok(Caller::user(user))
+        }
     }
 }

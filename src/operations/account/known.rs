@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use chrono::NaiveDateTime;
 
 use super::Caller;
+use super::caller::Proof;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{TokenDigest, User, UserId};
 use crate::operations::while_moving;
@@ -50,6 +51,14 @@ impl Accounts {
     pub(super) fn owner(&self, token: TokenDigest, now: NaiveDateTime) -> Option<&User> {
         let (owner, expires_at) = self.tokens.get(&token)?;
         if expires_at.is_some_and(|end| end <= now) { None } else { self.by_id.get(owner) }
+    }
+
+    fn proves(&self, user: &User, by: &Proof, now: NaiveDateTime) -> bool {
+        match by {
+            Proof::Password(hash) => user.password == *hash,
+            Proof::Token(token) => self.owner(*token, now).is_some_and(|owner| owner.id == user.id),
+            Proof::Configuration => true,
+        }
     }
 }
 
@@ -103,11 +112,18 @@ impl Known {
         self.state().answer()
     }
 
-    /// Who a caller of earlier is by now; `None`: nobody any more.
-    pub(in crate::operations) async fn again(self: &Arc<Self>, caller: &Caller) -> Result<Option<Caller>> {
+    /// Who a caller of earlier is by now; `None`: nobody any more, or what it came with is not valid any more.
+    pub(in crate::operations) async fn again(
+        self: &Arc<Self>,
+        caller: &Caller,
+        now: NaiveDateTime,
+    ) -> Result<Option<Caller>> {
         let accounts = self.accounts().await?;
-        Ok(match caller.account() {
-            Some(name) => accounts.user(name).map(Caller::user),
+        Ok(match caller.proof() {
+            Some((name, by)) => {
+                let user = accounts.user(name).filter(|user| accounts.proves(user, by, now));
+                user.map(|user| Caller::user(user, by.clone()))
+            }
             None => accounts.is_empty().then(|| caller.clone()),
         })
     }
