@@ -18,9 +18,7 @@ trap finish EXIT
 trap 'exit 143' INT TERM HUP
 
 "$here/build.sh"
-program=$(cargo bench --locked --bench xen --no-run --message-format=json |
-    sed -n 's/.*"kind":\["bench"\].*"executable":"\([^"]*\)".*/\1/p')
-"$here/tree.sh" "$base/tree.tar" "$program" "$(dirname "$program")/../pengx"
+program=$("$here/tree.sh" "$base/tree.tar" bench xen)
 "$here/dom0.sh" start -o $$ -d "$base/tree.tar" "$dom0"
 timeout 300 "$here/dom0.sh" ssh "$dom0" 'tar -xf /dev/vdc -C /'
 timeout 1800 "$here/dom0.sh" ssh "$dom0" "'$program' --bench" &

@@ -7,6 +7,7 @@
 #   dom0.sh put DIR FILE... TARGET             copies into it (directories, too)
 #   dom0.sh get DIR FILE... TARGET             copies out of it
 #   dom0.sh port DIR PORT                      the port here that leads to PORT there
+#   dom0.sh logs DIR TARGET                    what Xen, it and QEMU say of it, into a directory that is made
 #   dom0.sh reset DIR                          ends it as if its plug was pulled, and starts it again with the same disks
 #   dom0.sh stop DIR
 #
@@ -134,6 +135,15 @@ start() {
     echo "dom0: $dir is up after $SECONDS s, ssh on 127.0.0.1:$(port 22)"
 }
 
+logs() {
+    mkdir -p "$1"
+    cp "$dir"/*.log "$1/"
+    # It may answer no more.
+    in_dom0 'timeout 60 sh -c "xl dmesg >/var/log/xen/dmesg; journalctl -b >/var/log/xen/journal"; tar -cC /var/log xen' 2>/dev/null |
+        tar -xC "$1" || true
+    echo "dom0: the logs of Xen, dom0 and QEMU are in $1" >&2
+}
+
 reset() {
     local deadline=$((SECONDS + boot_seconds)) boot
     boot=$(in_dom0 cat /proc/sys/kernel/random/boot_id)
@@ -158,8 +168,8 @@ shift || true
 case $verb in
     start) start "$@"; exit ;;
     keep) keep "$@"; exit ;;
-    ssh | put | get | port | reset | stop) ;;
-    *) sed -n '5,12p' "$0" >&2; exit 2 ;;
+    ssh | put | get | port | logs | reset | stop) ;;
+    *) sed -n '5,13p' "$0" >&2; exit 2 ;;
 esac
 dir=$(realpath -m "${1:?which DIR?}")
 shift
@@ -170,6 +180,7 @@ case $verb in
         files=("${@:1:$#-1}")
         copy "${files[@]/#/root@127.0.0.1:}" "${!#}" ;;
     port) port "$1" ;;
+    logs) logs "$1" ;;
     reset) reset ;;
     stop) stop ;;
 esac

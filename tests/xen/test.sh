@@ -24,11 +24,7 @@ finish() {
     trap '' INT TERM HUP
     if [ "$status" != 0 ] && [ -d "$dom0" ]; then
         rm -rf "$logs"
-        mkdir -p "$logs"
-        cp "$dom0"/*.log "$logs/"
-        in_dom0 60 'xl dmesg >/var/log/xen/dmesg; journalctl -b >/var/log/xen/journal; tar -cC /var/log xen' 2>/dev/null |
-            tar -xC "$logs" || true
-        echo "test-xen: the logs of Xen, dom0 and QEMU are in $logs" >&2
+        "$here/dom0.sh" logs "$dom0" "$logs"
     fi
     [ ! -d "$dom0" ] || "$here/dom0.sh" stop "$dom0" || status=1
     rm -rf "$base"
@@ -43,11 +39,8 @@ phase() { echo "== Xen, $1: ok in $SECONDS s"; SECONDS=0; }
 SECONDS=0
 "$here/build.sh"
 phase "image"
-program=$(cargo test --locked --test main --no-run --message-format=json |
-    sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p')
-[ -x "$program" ] || die "cargo did not say where the tests are"
+program=$("$here/tree.sh" "$base/tree.tar" test main)
 pengx=$(realpath "$(dirname "$program")/../pengx")
-"$here/tree.sh" "$base/tree.tar" "$program" "$pengx"
 phase "tests built"
 
 "$here/dom0.sh" start -o $$ -f 8000 -d "$base/tree.tar" "$dom0"

@@ -22,15 +22,9 @@ finish() {
     [ "$status" = 0 ] || rm -rf "$logs"
     for host in 1 2; do
         [ -d "$base/$host" ] || continue
-        if [ "$status" != 0 ]; then
-            mkdir -p "$logs/$host"
-            cp "$base/$host"/*.log "$logs/$host/"
-            on "$host" 60 'xl dmesg >/var/log/xen/dmesg; journalctl -b >/var/log/xen/journal; tar -cC /var/log xen' 2>/dev/null |
-                tar -xC "$logs/$host" || true
-        fi
+        [ "$status" = 0 ] || "$here/dom0.sh" logs "$base/$host" "$logs/$host"
         "$here/dom0.sh" stop "$base/$host" || status=1
     done
-    [ "$status" = 0 ] || echo "test-xen-two: the logs of both hosts are in $logs" >&2
     rm -rf "$base"
     exit "$status"
 }
@@ -42,11 +36,8 @@ SECONDS=0
 "$here/build.sh"
 "$here/build-shadow.sh"
 phase "image and hypervisor"
-program=$(cargo test --locked --test main --no-run --message-format=json |
-    sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p')
-[ -x "$program" ] || die "cargo did not say where the tests are"
+program=$("$here/tree.sh" "$base/tree.tar" test main)
 pengx=$(realpath "$(dirname "$program")/../pengx")
-"$here/tree.sh" "$base/tree.tar" "$program" "$pengx"
 phase "tests built"
 
 for host in 1 2; do
