@@ -182,7 +182,6 @@ impl Ground for Dom0 {
             call_timeout: Duration::from_secs(30),
             power_timeout: PATIENCE * 2,
             request_timeout: Duration::from_secs(10),
-            device_timeout: PATIENCE,
             block_rate: rate,
             ..XlOptions::new(self.domains.clone())
         };

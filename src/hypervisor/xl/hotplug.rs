@@ -80,17 +80,16 @@ impl Inner {
 
     /// Xen asks the guest and waits; if the device is still there afterwards, the guest holds on to it.
     fn pull_out(&self, id: VmId, what: &str, args: [String; 3], is_there: impl Fn() -> Result<bool>) -> Result<()> {
-        let patience = self.options.device_timeout;
-        match self.xl(patience, args) {
+        match self.xl(self.options.power_timeout, args) {
             Ok(_) => Ok(()),
-            Err(error) => {
-                let is_away = !errors::said_no(&error) && !matches!(error.failure, crate::exec::Failure::Timeout(_));
-                if is_away {
-                    return Err(errors::explain(error));
+            Err(error) if errors::said_no(&error) => {
+                if is_there()? {
+                    Err(holds_on(id, what, XEN_PATIENCE).caused_by(error))
+                } else {
+                    Ok(())
                 }
-                let held = is_there()?;
-                if held { Err(holds_on(id, what, patience.min(XEN_PATIENCE)).caused_by(error)) } else { Ok(()) }
             }
+            Err(error) => Err(errors::explain(error)),
         }
     }
 
@@ -121,7 +120,7 @@ impl Inner {
     fn remove_nic(&self, row: &Row, mac: Mac) -> Result<()> {
         let Some(nic) = live_nic(&self.details_of(row)?, mac) else { return Ok(()) };
         let args = ["network-detach".to_owned(), row.domid.to_string(), nic.number.to_string()];
-        self.xl(self.options.device_timeout, args).map(drop).map_err(errors::explain)
+        self.xl(self.options.power_timeout, args).map(drop).map_err(errors::explain)
     }
 
     pub(super) fn detach_nic(&self, id: VmId, mac: Mac) -> Result<()> {

@@ -132,12 +132,11 @@ pub struct XlOptions {
     pub screen_password: bool,
     /// The deadline of a call that only asks or tells Xen.
     pub call_timeout: Duration,
-    /// The deadline of starting, powering off and plugging in, for which Xen runs scripts and waits for QEMU.
+    /// The deadline of starting, powering off, plugging in and pulling out, for which Xen runs scripts and waits for QEMU. It
+    /// waits 10 s for a guest.
     pub power_timeout: Duration,
     /// How long a guest may take to acknowledge that it was asked to power off or reboot.
     pub request_timeout: Duration,
-    /// How long a guest may take to let go of a device. Xen itself gives up after 10 s.
-    pub device_timeout: Duration,
     /// How long a guest may take to be moved to another host.
     pub migration_timeout: Duration,
     /// How long the last run of a guest may take to be gone when it is started again.
@@ -161,7 +160,6 @@ impl XlOptions {
             call_timeout: Duration::from_secs(20),
             power_timeout: Duration::from_secs(120),
             request_timeout: Duration::from_secs(10),
-            device_timeout: Duration::from_secs(20),
             migration_timeout: Duration::from_secs(6 * 3600),
             teardown_timeout: Duration::from_secs(10),
             block_rate: 0,

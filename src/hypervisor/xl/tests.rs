@@ -449,7 +449,10 @@ fn a_device_that_is_there_after_it_was_to_go_is_held_by_its_guest() {
         });
         let of = of.parse().unwrap();
         for held in [stage.xl.detach_disk(of, 2), stage.xl.detach_nic(of, Mac([0, 0x16, 0x3e, 0, 0, 4]))] {
-            assert!(matches!(held.unwrap_err().kind(), ErrorKind::Timeout { .. }));
+            let error = held.unwrap_err();
+            // Xen's own wait for the guest is over long before.
+            let unsure = matches!(error.kind(), ErrorKind::Unavailable { .. });
+            assert!(if slow { unsure } else { matches!(error.kind(), ErrorKind::Timeout { .. }) }, "{error:?}");
         }
         stage.xl.detach_disk(of, 9).unwrap();
         assert_eq!(stage.told("xl block-detach"), ["xl block-detach 6 xvdc"]);

@@ -16,7 +16,6 @@ fn connect(dir: &Path, guest: Guest, block_rate: u64) -> XlHypervisor {
         call_timeout: NEVER,
         power_timeout: 2 * NEVER,
         request_timeout: Duration::from_secs(10),
-        device_timeout: Duration::from_secs(20),
         block_rate,
         ..XlOptions::new(dir.join("domains"))
     };
