@@ -205,14 +205,24 @@ pub fn whole_count(disks: &[Counter]) -> Vec<Count> {
     counts
 }
 
+/// Of what qemu-io has in its memory at once.
+const PIECE: u64 = 64;
+
 /// Puts so many MiB of a byte into an image that nobody uses, behind all numbers.
 pub fn fill(image: &Path, format: Format, mib: u64, byte: u8) {
-    qemu_io(&["-f", format.word(), "-c", &format!("write -q -P {byte} 64M {mib}M")], image);
+    in_pieces(&["-f", format.word()], "write", mib, byte, image);
 }
 
 /// What was so put is there.
 pub fn assert_filled(image: &Path, format: Format, mib: u64, byte: u8) {
-    qemu_io(&["-r", "-U", "-f", format.word(), "-c", &format!("read -q -P {byte} 64M {mib}M")], image);
+    in_pieces(&["-r", "-U", "-f", format.word()], "read", mib, byte, image);
+}
+
+fn in_pieces(args: &[&str], verb: &str, mib: u64, byte: u8, image: &Path) {
+    for from in (0..mib).step_by(PIECE as usize) {
+        let piece = format!("{verb} -q -P {byte} {}M {}M", 64 + from, PIECE.min(mib - from));
+        qemu_io(&[args, &["-c", &piece]].concat(), image);
+    }
 }
 
 fn qemu_io(args: &[&str], image: &Path) {

@@ -4,7 +4,7 @@ use pengx::model::*;
 use pengx::operations::backup::{CreateBackup, ProveBackup};
 use pengx::operations::disk::{CreateDisk, DeleteDisk};
 use pengx::operations::nic::{CreateNic, DeleteNic};
-use pengx::operations::vm::{DeleteVm, RebootVm, ResetVm, ResumeVm, ShutdownVm, StartVm, SuspendVm};
+use pengx::operations::vm::{Changes, DeleteVm, RebootVm, ResetVm, ResumeVm, ShutdownVm, StartVm, SuspendVm, UpdateVm};
 use pengx::store::{backups, nics};
 
 use crate::harness::app::App;
@@ -110,4 +110,29 @@ fn a_guest_on_xen_is_given_devices_and_gives_them_back() {
     app.run(DeleteNic { vm, nic: last.id }).unwrap();
     bed.assert_whole(Leaks::None);
     bed.counts_on(vm);
+}
+
+/// A guest that runs grows and shrinks, and after a reboot of its own it is as large as it was.
+#[test]
+#[ignore = "needs a Xen control domain: make test-xen"]
+fn a_guest_on_xen_is_given_vcpus_and_memory() {
+    let bed = Bed::new(Dom0::new());
+    let (app, vm) = (bed.app(), bed.vm("web1"));
+    let update = |changes: Changes| app.run(UpdateVm { vm, changes }).unwrap();
+    let memory = |mib| update(Changes { memory: Some(MiB(mib)), ..Changes::default() });
+    update(Changes { maxmem: Some(MiB(192)), ..Changes::default() });
+    bed.boot(vm, 1);
+    let first = sees(&bed, vm, "what it was made with", |it| it.cpus == 1).memory;
+    update(Changes { cpu: Some(2), ..Changes::default() });
+    sees(&bed, vm, "another vCPU", |it| it.cpus == 2);
+    memory(104);
+    sees(&bed, vm, "less memory", |it| it.memory + (16 << 10) < first);
+    memory(192);
+    let all = |it: &Sight| it.cpus == 2 && it.memory > first + (48 << 10);
+    sees(&bed, vm, "all of its memory", all);
+    app.run(RebootVm { vm }).unwrap();
+    bed.until_up(vm, 2);
+    sees(&bed, vm, "what it had", all);
+    app.run(ShutdownVm { vm }).unwrap();
+    bed.assert_whole(Leaks::None);
 }

@@ -32,7 +32,7 @@ fn guests_on_xen_live_their_lives_through_the_manuals_xml() {
 #[ignore = "needs a Xen control domain: make test-xen"]
 fn a_killed_program_leaves_a_counting_guest_on_xen_whole() {
     let place = place();
-    is_killed(Dom0::of(&place), place, 64);
+    is_killed(Dom0::of(&place), place);
 }
 
 /// The kernel of the control domain sees a part of the host only.

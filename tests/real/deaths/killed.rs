@@ -15,8 +15,8 @@ use crate::harness::wait::{BOOT, wait_until, wait_within};
 use crate::harness::whole::{Leaks, assert_whole};
 use crate::real::{add_storlink, add_template, new_vm, press, status, task_uri, template_image, vm_body};
 
-/// What the guest's second disk holds behind its numbers.
-const FILLING: u8 = 0xa5;
+/// What the guest's second disk holds behind its numbers: so many MiB that QEMU is busy for a while, of this byte.
+const FILLING: (u64, u8) = (384, 0xa5);
 
 /// A program and its guest.
 struct Killed<G> {
@@ -93,18 +93,18 @@ impl<G: Ground> Killed<G> {
 fn a_killed_program_leaves_a_counting_guest_whole() {
     let libvirtd = Libvirtd::start("killed");
     let place = Place::new(&libvirtd.uri, "");
-    is_killed(libvirtd, place, 384);
+    is_killed(libvirtd, place);
 }
 
-/// The program on this place and ground, in the middle of two operations. QEMU is busy for a while with so many MiB.
-pub fn is_killed(ground: impl Ground, place: Place, filling: u64) {
+/// The program on this place and ground, in the middle of two operations.
+pub fn is_killed(ground: impl Ground, place: Place) {
     let mut killed = Killed::new(ground, place);
     let uri = format!("/vms/{}", killed.vm);
     let body = "<snapshot><name>first</name><storlink>1</storlink></snapshot>";
     let taken = killed.server().post(&format!("{uri}/snapshots/"), body);
     assert_eq!(taken.status, 201, "{taken:?}");
     let snapshot = taken.ids("snapshot").remove(0);
-    fill(&killed.images()[1], Format::Qcow2, filling, FILLING);
+    fill(&killed.images()[1], Format::Qcow2, FILLING.0, FILLING.1);
     assert_eq!(press(killed.server(), &killed.vm.to_string(), "start").status, 200);
     until_booted(&killed.images()[0], Format::Qcow2, 1);
 
@@ -122,6 +122,6 @@ pub fn is_killed(ground: impl Ground, place: Place, filling: u64) {
     assert_whole(&killed.place.store(), &killed.ground, Leaks::None);
     let counts = whole_count(&killed.disks());
     assert!(counts[0].last >= seen && counts.iter().all(|count| count.filled_in() == 0));
-    assert_filled(&killed.images()[1], Format::Qcow2, filling, FILLING);
+    assert_filled(&killed.images()[1], Format::Qcow2, FILLING.0, FILLING.1);
     println!("the program was killed in the middle of 2 operations on a guest that counts");
 }
