@@ -25,7 +25,8 @@ pub enum Transit {
     Absent,
     /// It is a guest of this host like any other, running or paused.
     Here,
-    /// Somebody is at work on it: it is being sent, or received.
+    /// Somebody is at work on it: it is being sent, or received. A target may wait for a source that is gone, for as long as
+    /// nobody tells it.
     Moving,
     /// It stands still, and the other host was never told to let it run.
     Suspended,
@@ -38,7 +39,7 @@ pub enum Transit {
 /// Where a guest belongs after a migration that nobody heard the end of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Settlement {
-    /// Not to be said yet: somebody is still at work on one of the sides.
+    /// Not to be said yet: somebody still sends it.
     Wait,
     /// The target gives up what it has, then the source takes over.
     Source,
@@ -48,20 +49,21 @@ pub enum Settlement {
     Lost,
 }
 
-/// Such that the guest runs exactly once, or, where neither side has all of it, nowhere. Done in the order that each answer
-/// names, it may be broken off anywhere, and asked for again.
+/// Such that the guest runs exactly once, or, where neither side has all of it, nowhere. The source is asked first: what it says
+/// holds as long as nobody sends the guest anew. Done in the order that each answer names, it may be broken off anywhere, and
+/// asked for again.
 pub fn settle(source: Transit, target: Transit) -> Settlement {
     use Transit::{Absent, Arrived, Here, Moving, Sent, Suspended};
     match (source, target) {
-        (Moving, _) | (_, Moving) => Settlement::Wait,
+        (Moving, _) => Settlement::Wait,
         // It runs there, so it was all sent.
         (Absent | Suspended | Sent, Here) => Settlement::Target,
         // The source renames it only when the target has said that it has all of it.
-        (Sent, Arrived) => Settlement::Target,
+        (Sent, Arrived | Moving) => Settlement::Target,
         (Here | Suspended | Sent, _) => Settlement::Source,
         // Not of a source: it is one that was sent here before, and nobody has taken it over.
         (Arrived, _) => Settlement::Source,
-        (Absent, Absent | Arrived | Suspended | Sent) => Settlement::Lost,
+        (Absent, Absent | Arrived | Moving | Suspended | Sent) => Settlement::Lost,
     }
 }
 
@@ -77,8 +79,7 @@ mod tests {
         for source in ALL {
             for target in ALL {
                 let said = settle(source, target);
-                let work = source == Transit::Moving || target == Transit::Moving;
-                assert_eq!(said == Settlement::Wait, work, "{source:?} {target:?}");
+                assert_eq!(said == Settlement::Wait, source == Transit::Moving, "{source:?} {target:?}");
                 let whole = matches!(source, Transit::Here | Transit::Suspended | Transit::Sent);
                 if said == Settlement::Lost {
                     assert!(!whole && target != Transit::Here, "{source:?} {target:?}");

@@ -169,10 +169,11 @@ pub trait Hypervisor: Send + Sync {
     fn transit(&self, id: VmId) -> Result<Transit>;
 
     /// From here on the guest is one of this host's and runs, whatever a migration has left of it here; it is expected no more.
-    /// One that is here already is success. Only to be called where [`settle`] says so: it may run elsewhere.
+    /// One that is here already is success. Whoever still receives it is ended, and what has come stays. Only to be called where
+    /// [`settle`] says so: it may run elsewhere, or not be whole.
     ///
     /// # Errors
-    /// `NotFound` when nothing of it is here, `Refused` while somebody is at work on it, or when its disks did not come along.
+    /// `NotFound` when nothing of it is here, `Refused` while somebody sends it, or when its disks did not come along.
     fn take_over(&self, id: VmId) -> Result<()>;
 
     /// Ends what a migration has left of it here, as well as what is just being received; it is expected no more. Absent is

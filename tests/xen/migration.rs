@@ -361,6 +361,66 @@ fn until_there(spec: &DomainSpec, end: &str) {
     wait_within(Duration::from_secs(240), &name, || Ok(ssh("xl list").contains(&name)));
 }
 
+/// The way between the hosts is cut for longer than ssh waits; then the one who sends is killed, and nobody tells the other
+/// host, as if this one had lost its power just then.
+#[test]
+#[ignore = "needs two Xen hosts: make test-xen-two"]
+fn a_host_that_hears_nothing_more_gives_up_what_it_has() {
+    let hosts = Hosts::new(false);
+    let spec = running(&hosts);
+    let id = spec.id;
+
+    hosts.there().expect(&spec).unwrap();
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| hosts.here().send(id));
+        until_there(&spec, "--incoming");
+        let cut = Cut::new();
+        assert!(matches!(
+            sent.join().unwrap().unwrap_err().kind(),
+            ErrorKind::Refused { .. } | ErrorKind::Unavailable { .. }
+        ));
+        assert_eq!(hosts.here().transit(id).unwrap(), Transit::Here);
+        hosts.lives(&spec);
+        drop(cut);
+    });
+    assert_eq!(settled(&hosts, &spec), Settlement::Source);
+
+    hosts.there().expect(&spec).unwrap();
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| hosts.here().send(id));
+        until_there(&spec, "--incoming");
+        ssh("kill -STOP $(ps -o ppid= -p $(pgrep -f '[x]l migrate-receive'))");
+        drop(Command::new("pkill").args(["-KILL", "-f", "[x]l migrate -s"]).status());
+        sent.join().unwrap().unwrap_err();
+    });
+    assert_eq!(transits(&hosts, id), (Transit::Here, Transit::Moving));
+    assert_eq!(settled(&hosts, &spec), Settlement::Source);
+    end(&hosts, id);
+    hosts.assert_whole(id);
+}
+
+/// No way between the two hosts while it is there.
+struct Cut;
+
+impl Cut {
+    fn new() -> Self {
+        Self::set("down");
+        Self
+    }
+
+    fn set(to: &str) {
+        let link = "ip -o link | sed -n 's/^[0-9]*: \\([a-z0-9]*\\):.* 52:54:00:99:.*/\\1/p'";
+        let done = Command::new("sh").args(["-c", &format!("ip link set $({link}) {to}")]).status();
+        assert!(done.unwrap().success());
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        Self::set("up");
+    }
+}
+
 /// What is to be seen of it here when whoever sends it is killed.
 #[derive(Debug, Clone, Copy)]
 enum Moment {

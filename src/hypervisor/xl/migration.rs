@@ -32,6 +32,8 @@ const RESUME: &str = "import sys; sys.path.append(sys.argv[2]); from xen.lowleve
                       xc.xc().domain_resume(domid, 1); xs.xs().resume_domain(domid)";
 /// How a hypervisor says that it cannot tell what a PV guest writes.
 const NO_SHADOW: &str = "Failed to enable logdirty";
+/// How Xen says that a PV guest has not told it where its memory is, as its kernel does once it runs, if it can be moved.
+const NO_MEMORY_MAP: &str = "p2m frame list list";
 /// How `xl` says that nobody answered at the other end of ssh.
 const NO_BANNER: &str = "reading banner from migration receiver";
 
@@ -149,18 +151,25 @@ impl Inner {
 
     pub(super) fn transit(&self, id: VmId) -> Result<Transit> {
         // Before the look: what they did until their end is seen then.
-        if processes::sends(id) || !processes::receivers(id).is_empty() {
-            return Ok(Transit::Moving);
+        let is_sent = processes::sends(id);
+        let is_received = !processes::receivers(id).is_empty();
+        match transit(&*self.look(Age::Fresh)?, id) {
+            // Who received it has done so, and is about to say it.
+            Transit::Here if !is_sent => Ok(Transit::Here),
+            is => Ok(if is_sent || is_received { Transit::Moving } else { is }),
         }
-        Ok(transit(&*self.look(Age::Fresh)?, id))
     }
 
     pub(super) fn take_over(&self, id: VmId) -> Result<()> {
-        let transit = self.transit(id)?;
-        let sight = self.look(Age::Recent)?;
+        if processes::sends(id) {
+            return Err(at_work(id));
+        }
+        // They may wait for who is gone; what has come stays.
+        processes::receivers(id).into_iter().for_each(processes::end);
+        let sight = self.look(Age::Fresh)?;
+        let transit = transit(&sight, id);
         let row = sight.rows_of(id).find(|row| row.state != RunState::Dying);
         let row = match transit {
-            Transit::Moving => return Err(at_work(id)),
             Transit::Absent => return Err(Error::not_found("guest of vm", id)),
             _ => row.ok_or_else(|| Error::refused(BY, format!("vm {id} is rebooting; ask again in a moment")))?,
         };
@@ -265,6 +274,9 @@ fn not_sent(error: exec::ExecError, to: &MigrationTarget) -> Error {
     if error.stderr.contains(NO_SHADOW) {
         let what = "move a PV guest that runs: its hypervisor was built without CONFIG_SHADOW_PAGING, as Debian's is";
         return unsupported(what).caused_by(error);
+    }
+    if error.stderr.contains(NO_MEMORY_MAP) {
+        return unsupported("move a PV guest whose kernel does not run yet, or cannot be moved").caused_by(error);
     }
     // What the other pengx says is the reason, and no failure of the way there.
     let told = error.stderr.lines().find_map(|line| line.trim().strip_prefix("pengx: pengx refused: "));

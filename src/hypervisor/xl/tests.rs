@@ -530,6 +530,7 @@ fn only_what_a_bridge_carries_is_plugged_in() {
     let said = stage.xl.define(&spec).unwrap_err().to_string();
     assert_eq!(said, "Xen cannot give a guest an interface without a bridge");
 }
+
 /// What `xl migrate` says, and what is made of it.
 #[test]
 fn why_a_guest_was_not_sent_is_said() {
@@ -545,6 +546,10 @@ fn why_a_guest_was_not_sent_is_said() {
             "xc: error: Failed to enable logdirty: 95,22,0 (22 = Invalid argument): Internal error\n\
              Migration failed, failed to suspend at sender.",
             "Xen cannot move a PV guest that runs: its hypervisor was built without CONFIG_SHADOW_PAGING, as Debian's is",
+        ),
+        (
+            "xc: error: Bad mfn 0 for p2m frame list list: Internal error\nMigration failed, failed to suspend at sender.",
+            "Xen cannot move a PV guest whose kernel does not run yet, or cannot be moved",
         ),
         (
             "pengx: pengx refused: vm 1 is not expected here\nlibxl: error: libxl_utils.c:505:libxl_read_exactly: \

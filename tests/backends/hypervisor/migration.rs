@@ -95,7 +95,7 @@ pub fn settled(two: &impl Two, spec: &DomainSpec) -> Settlement {
         let settlement = settle(here, there);
         match settlement {
             Settlement::Wait => {
-                assert!(Instant::now() < deadline, "somebody is still at work: {here:?} {there:?}");
+                assert!(Instant::now() < deadline, "somebody still sends it: {here:?} {there:?}");
                 std::thread::sleep(Duration::from_millis(200));
                 continue;
             }
@@ -244,10 +244,13 @@ fn a_fake_migration_that_is_broken_off_runs_exactly_once() {
     for (source, target, home) in [
         (Transit::Here, Transit::Absent, Settlement::Source),
         (Transit::Here, Transit::Arrived, Settlement::Source),
+        (Transit::Here, Transit::Moving, Settlement::Source),
         (Transit::Suspended, Transit::Absent, Settlement::Source),
         (Transit::Suspended, Transit::Arrived, Settlement::Source),
+        (Transit::Suspended, Transit::Moving, Settlement::Source),
         (Transit::Sent, Transit::Absent, Settlement::Source),
         (Transit::Sent, Transit::Arrived, Settlement::Target),
+        (Transit::Sent, Transit::Moving, Settlement::Target),
         (Transit::Sent, Transit::Here, Settlement::Target),
         (Transit::Absent, Transit::Here, Settlement::Target),
     ] {

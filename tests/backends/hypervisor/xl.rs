@@ -1,13 +1,19 @@
 //! What only a real Xen can show. Everything here needs a control domain, in which the tests run as root.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
 
 use pengx::exec::SystemRunner;
-use pengx::hypervisor::{Boot, Guest, XlHypervisor, XlOptions};
+use pengx::host::authorized_keys;
+use pengx::hypervisor::{Boot, Guest, MigrationTarget, Transit, XlHypervisor, XlOptions};
+use pengx::model::{Layer, PmId};
 use serde_json::json;
 
 use super::live::timed_out;
 use super::*;
+use crate::harness::guest::{EXTRA, SYSTEM, golden};
+use crate::harness::tool::{qemu_img, tool};
 use crate::harness::xen::{qmp, shared, xl};
 
 fn connect(dir: &Path, guest: Guest, block_rate: u64) -> XlHypervisor {
@@ -185,6 +191,110 @@ fn domains_of_others_are_listed_and_a_uuid_is_live_once() {
     assert_eq!(stranger.hypervisor.domain(vm.id).unwrap(), Some(paused));
     let defined = stranger.hypervisor.defined(vm.id).unwrap().unwrap();
     assert_eq!((defined.name, defined.memory), (format!("foreign-{}", vm.id), MiB(4)));
+}
+
+/// A logical volume of the control domain, until it is dropped.
+struct Volume([Layer; 1]);
+
+impl Volume {
+    fn new() -> Self {
+        let name = Uuid::new_v4().simple().to_string();
+        tool("lvcreate", &["-qq", "-y", "-L", "128M", "-n", &name, "vg0"]);
+        Self([layer(Path::new("/dev/vg0").join(name), Format::Raw)])
+    }
+
+    fn name(&self) -> &str {
+        name(&self.0[0])
+    }
+
+    /// The number of the newest heartbeat there; read past the cache of this host, of which its guest knows nothing.
+    fn beat(&self, offset: u64) -> Option<u64> {
+        let (from, skip) = (format!("if={}", self.name()), format!("skip={}", offset / 512));
+        let read = tool("dd", &["status=none", "iflag=direct", "bs=512", "count=1", &from, &skip]).stdout;
+        let line = String::from_utf8(read).ok().filter(|line| line.starts_with("PENGX-HB "))?;
+        line.split(' ').find_map(|word| word.strip_prefix("seq=")?.parse().ok())
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        // It does not go while somebody has it.
+        wait_for("the end of its guest", || {
+            Command::new("lvremove").args(["-qq", "-y", self.name()]).status().unwrap().success()
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs a Xen control domain: make test-xen"]
+fn a_block_device_is_served_by_the_kernel() {
+    let (system, extra) = (Volume::new(), Volume::new());
+    qemu_img(&["convert", "-n", "-O", "raw", golden().to_str().unwrap(), system.name()]);
+    let bench = linux("console=hvc0 quiet", true);
+    let vm = bench.vm_with(&DomainSpec { disks: vec![disk_on(0, &system.0)], ..small_linux() });
+    vm.start(Start::Running);
+    wait_for("its heart", || system.beat(SYSTEM).is_some());
+    bench.hypervisor.attach_disk(vm.id, &disk_on(1, &extra.0)).unwrap();
+    wait_for("its heart on the other one", || extra.beat(EXTRA).is_some());
+    let disks = xl(&["block-list", &domid(&vm).unwrap()]);
+    assert_eq!((disks.matches("/backend/vbd/").count(), disks.matches("qdisk").count()), (2, 0), "{disks}");
+
+    let other = bench.vm_with(&DomainSpec { disks: vec![disk_on(0, &extra.0)], ..small_linux() });
+    let why = refused(bench.hypervisor.start(other.id, Start::Paused));
+    assert!(why.contains(extra.name()), "{why}");
+    let above = with(&layer(bench.dir.path().join("above.qcow2"), Format::Qcow2), &system.0);
+    unsupported(bench.hypervisor.overlay_disks(vm.id, &[disk_on(0, &above)]));
+
+    let before = system.beat(SYSTEM);
+    wait_for("its next beat", || system.beat(SYSTEM) > before);
+    wait_for("its letting go", || bench.hypervisor.detach_disk(vm.id, 1).is_ok());
+    bench.hypervisor.start(other.id, Start::Paused).unwrap();
+}
+
+/// This host, reached as another one is. What it takes in belongs to the pengx of `bench`.
+fn itself(bench: &Bench) -> MigrationTarget {
+    let dir = bench.dir.path();
+    let (key, known_hosts) = (dir.join("key"), dir.join("known_hosts"));
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status().unwrap();
+    assert!(made.success());
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let public: Vec<&str> = public.split_whitespace().take(2).collect();
+    let public = public.join(" ").parse().unwrap();
+    authorized_keys::write(Path::new("/root/.ssh/authorized_keys"), &[(PmId(Uuid::new_v4()), public)]).unwrap();
+    let host = std::fs::read_to_string("/etc/ssh/ssh_host_ed25519_key.pub").unwrap();
+    std::fs::write(&known_hosts, format!("127.0.0.1 {host}")).unwrap();
+    std::fs::create_dir_all("/etc/pengx").unwrap();
+    std::fs::write("/etc/pengx/pengx.toml", format!("data_dir = {dir:?}\n")).unwrap();
+    let pengx = Path::new("/usr/bin/pengx");
+    if !pengx.exists() {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pengx"), pengx).unwrap();
+    }
+    MigrationTarget { address: IpAddr::from(Ipv4Addr::LOCALHOST), port: 22, user: "root".to_owned(), key, known_hosts }
+}
+
+/// Debian builds its hypervisor such that it cannot tell what a PV guest writes; and not every kernel can be moved.
+#[test]
+#[ignore = "needs a Xen control domain: make test-xen"]
+fn a_guest_that_cannot_be_moved_is_told_so_and_goes_on() {
+    let knows = linux("console=hvc0 quiet", true);
+    for (bench, spec, says) in
+        [(&pv(), spec(&[]), "whose kernel does not run yet"), (&knows, small_linux(), "CONFIG_SHADOW_PAGING")]
+    {
+        let vm = bench.vm_with(&spec);
+        vm.start(Start::Running);
+        if std::ptr::eq(bench, &knows) {
+            wait_for("its boot", || boots(&vm) == 1);
+        }
+        let before = domid(&vm);
+        // As if this host had not the guest already.
+        std::fs::write(bench.dir.path().join(format!("domains/{}.expected", vm.id)), "").unwrap();
+        let why = bench.hypervisor.send_guest(vm.id, &itself(bench), &AtomicBool::new(false)).unwrap_err();
+        assert!(why.to_string().contains(says), "{why:?}");
+        unsupported(Err(why));
+        wait_for("the end of what came", || !xl(&["list"]).contains("--incoming"));
+        assert_eq!((bench.hypervisor.transit(vm.id).unwrap(), vm.state()), (Transit::Here, PowerState::Running));
+        assert_eq!(domid(&vm), before);
+    }
 }
 
 /// A boot sector that says, as a driver for Xen does, that it needs no emulated disks any more; then it waits.
