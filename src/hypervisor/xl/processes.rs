@@ -32,15 +32,7 @@ pub(super) fn sends(id: VmId) -> bool {
 
 /// Those who are taking this guest in. What stays behind a guest that has come is not one of them: nobody talks to it.
 pub(super) fn receivers(id: VmId) -> Vec<Pid> {
-    let mut found = Vec::new();
-    each(Path::new(PROC), |process, words| {
-        let input = fs::read_link(process.join("fd/0")).unwrap_or_default();
-        if receives(process, words, id) && input != Path::new("/dev/null") {
-            let pid = process.file_name().and_then(OsStr::to_str).and_then(|pid| pid.parse().ok());
-            found.extend(pid.and_then(Pid::from_raw));
-        }
-    });
-    found
+    receivers_in(Path::new(PROC), id)
 }
 
 /// One that has ended by itself is fine.
@@ -72,14 +64,37 @@ fn monitors_in(proc: &Path, ids: &[VmId], file: impl Fn(VmId) -> PathBuf) -> Has
     found
 }
 
+fn receivers_in(proc: &Path, id: VmId) -> Vec<Pid> {
+    let mut found = Vec::new();
+    each(proc, |process, words| {
+        let is_told = || fs::read_link(process.join("fd/0")).unwrap_or_default() != Path::new("/dev/null");
+        if receives(process, words, id) && is_told() || fills(process, words, id) {
+            let pid = process.file_name().and_then(OsStr::to_str).and_then(|pid| pid.parse().ok());
+            found.extend(pid.and_then(Pid::from_raw));
+        }
+    });
+    found
+}
+
+fn is(words: &[&[u8]], program: &str) -> bool {
+    words.first().is_some_and(|word| Path::new(OsStr::from_bytes(word)).ends_with(program))
+}
+
 fn is_xl(words: &[&[u8]]) -> bool {
-    words.first().is_some_and(|program| Path::new(OsStr::from_bytes(program)).ends_with("xl"))
+    is(words, "xl")
 }
 
 fn receives(process: &Path, words: &[&[u8]], id: VmId) -> bool {
-    if !is_xl(words) || words.get(1) != Some(&&b"migrate-receive"[..]) {
-        return false;
-    }
+    is_xl(words) && words.get(1) == Some(&&b"migrate-receive"[..]) && is_marked(process, id)
+}
+
+/// The child of a receiver that puts the guest into its memory. It outlives the receiver for as long as it hears nothing, and
+/// while it is there that memory is not free.
+fn fills(process: &Path, words: &[&[u8]], id: VmId) -> bool {
+    is(words, "libxl-save-helper") && words.get(1) == Some(&&b"--restore-domain"[..]) && is_marked(process, id)
+}
+
+fn is_marked(process: &Path, id: VmId) -> bool {
     let mark = format!("{MARK}={id}");
     let environment = fs::read(process.join("environ")).unwrap_or_default();
     environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
@@ -147,6 +162,30 @@ mod tests {
         fs::write(came.join("cmdline"), b"xl\0migrate-receive\0").unwrap();
         fs::write(came.join("environ"), format!("PATH=/bin\0{MARK}={}\0", ids[3])).unwrap();
         assert_eq!(monitors_in(proc.path(), &ids, file), [ids[0], ids[3]].into());
+    }
+
+    #[test]
+    fn who_takes_a_guest_in_is_known_with_its_helper() {
+        let id = VmId(uuid::Uuid::from_u128(7));
+        let helper = b"/usr/lib/xen/bin/libxl-save-helper\0--restore-domain\x0011\0";
+        let saves = b"/usr/lib/xen/bin/libxl-save-helper\0--save-domain\x0011\0";
+        let receive = b"xl\0migrate-receive\0";
+        let proc = proc(&[b"", receive, receive, helper, saves, helper]);
+        for (pid, input, of) in [
+            (1, "pipe:[1]", id),
+            (2, "/dev/null", id),
+            (3, "pipe:[1]", id),
+            (4, "pipe:[1]", id),
+            (5, "pipe:[1]", VmId(uuid::Uuid::nil())),
+        ] {
+            let dir = proc.path().join(pid.to_string());
+            fs::write(dir.join("environ"), format!("{MARK}={of}\0")).unwrap();
+            fs::create_dir(dir.join("fd")).unwrap();
+            std::os::unix::fs::symlink(input, dir.join("fd/0")).unwrap();
+        }
+        let mut found: Vec<_> = receivers_in(proc.path(), id).iter().map(|pid| pid.as_raw_nonzero().get()).collect();
+        found.sort_unstable();
+        assert_eq!(found, [1, 3]);
     }
 
     #[test]
