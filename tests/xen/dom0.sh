@@ -2,7 +2,7 @@
 # A Xen control domain (dom0) in QEMU, from the image that build.sh makes; as many at once
 # as memory allows, 2 GiB each. Needs no hardware virtualisation, and no root.
 #
-#   dom0.sh start [-o PID] [-f PORT]... [-d DISK] [-x XEN] [-l LINK] DIR   returns when `xl list` answers in it
+#   dom0.sh start [-o PID] [-f PORT]... [-d DISK] [-x XEN] [-l LINK -n NUMBER] DIR   returns when `xl list` answers in it
 #   dom0.sh ssh DIR COMMAND...                 as root in it, like ssh
 #   dom0.sh put DIR FILE... TARGET             copies into it (directories, too)
 #   dom0.sh get DIR FILE... TARGET             copies out of it
@@ -12,8 +12,8 @@
 #   dom0.sh stop DIR
 #
 # DISK is a file that dom0 reads as /dev/vdc: much faster than put. Volume group vg0 is there.
-# XEN is another hypervisor than that of the image. Two with one LINK, a path, reach each other: the one that is started
-# first is dom0-1 with the address 10.99.0.1 then, and the second one is dom0-2 with 10.99.0.2.
+# XEN is another hypervisor than that of the image. Two with one LINK, a path, reach each other: number 1 is dom0-1 with
+# the address 10.99.0.1 then, and number 2 is dom0-2 with 10.99.0.2.
 # DIR is made by start and removed by stop; it ends with process -o (else the caller), too.
 # There are in it: serial.log, the console of Xen and of dom0; qemu.log. If QEMU ends by
 # itself they stay. Each start is from the same image: nothing that was written remains.
@@ -103,11 +103,11 @@ copy() { scp -q -r -o "ControlPath=$dir/ssh" "${login[@]}" -P "$(port 22)" "$@";
 ready='timeout 20 xl list && xl sched-credit2 -d Domain-0 -w 4096 && { vgs vg0 2>/dev/null || vgcreate -qq vg0 /dev/vdb; }'
 
 start() {
-    local owner=$PPID disk='' ports=() hypervisor='' link='' number=1 option deadline=$((SECONDS + boot_seconds))
-    while getopts o:f:d:x:l: option; do
+    local owner=$PPID disk='' ports=() hypervisor='' link='' number='' option deadline=$((SECONDS + boot_seconds))
+    while getopts o:f:d:x:l:n: option; do
         case $option in
             o) owner=$OPTARG ;; f) ports+=("$OPTARG") ;; d) disk=$(realpath "$OPTARG") ;;
-            x) hypervisor=$(realpath "$OPTARG") ;; l) link=$(realpath -m "$OPTARG") ;; *) exit 2 ;;
+            x) hypervisor=$(realpath "$OPTARG") ;; l) link=$(realpath -m "$OPTARG") ;; n) number=$OPTARG ;; *) exit 2 ;;
         esac
     done
     shift $((OPTIND - 1))
@@ -115,7 +115,6 @@ start() {
     [ -s "$image/.built" ] || die "there is no image in $image: run tests/xen/build.sh"
     mkdir -m 700 "$dir" || die "$dir cannot be made, or is in use"
     dir=$(realpath "$dir") image=$(realpath "$image")
-    [ ! -S "$link.1" ] || number=2
     (cd "$dir" && setsid env PENGX_XEN_IMAGE="$image" bash "$here/dom0.sh" keep "$owner" "$disk" "$hypervisor" "$link" "$number" \
         "${ports[@]}" </dev/null >keeper.log 2>&1 &)
     # Its pid file comes right after QEMU.

@@ -41,8 +41,7 @@ pengx=$(realpath "$(dirname "$program")/../pengx")
 phase "tests built"
 
 for host in 1 2; do
-    "$here/dom0.sh" start -o $$ -d "$base/tree.tar" -x "$PENGX_LAB_CACHE/xen-shadow" -l "$base/link" "$base/$host" &
-    until [ -e "$base/$host/keeper" ]; do sleep 0.1; kill -0 $! || die "host $host does not start"; done
+    "$here/dom0.sh" start -o $$ -d "$base/tree.tar" -x "$PENGX_LAB_CACHE/xen-shadow" -l "$base/link" -n $host "$base/$host" &
 done
 for host in 1 2; do wait -n || die "a host does not start"; done
 for host in 1 2; do
@@ -57,7 +56,7 @@ done
 "$here/dom0.sh" put "$base/1" "$base/2.pub" /root/.ssh/peer.pub
 "$here/dom0.sh" put "$base/2" "$base/1.pub" /root/.ssh/peer.pub
 on 1 120 'echo "/srv/shared 10.99.0.0/24(rw,no_root_squash,no_subtree_check,fsid=1)" >/etc/exports && systemctl start nfs-server'
-on 2 120 'mount -t nfs -o vers=4.2 10.99.0.1:/srv/shared /srv/shared'
+on 2 120 'mount -t nfs -o vers=4.2 10.99.0.1:/srv/shared /srv/shared' || die "host 2 does not reach the storage of host 1"
 phase "both are up"
 
 [ $# -gt 0 ] || set -- xen::migration::
