@@ -19,6 +19,9 @@ export PENGX_LAB_CACHE ?= $(CURDIR)/target/lab
 xen_quick := xen::the_ xen::xen_answers xen::server::the_ xen::server::a_start xen::life::a_backup_on_xen \
 	disks_of_an_hvm laws_of_xl_pv::the_leaf laws_of_xl_pv::an_image_in_the_middle laws_of_xl_pv::a_disk_is_mirrored
 
+# And of those that need two.
+two_quick := xen::migration::a_counting xen::migration::what_cannot
+
 # Those of `make test-xen`. An HVM guest is different in what is started and plugged in.
 xen_most := xen::the_ xen::xen_answers xen::many:: xen::server:: xen::life::a_backup xen::life::a_guest_on_xen_is \
 	xen::life::a_guest_on_xen_obeys hypervisor::xl:: laws_of_xl_pv:: \
@@ -43,7 +46,8 @@ test:
 	@$(phase) "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	@$(phase) "tests" cargo test --locked --no-fail-fast -- --show-output
 	@$(phase) "a real Xen, its quick half" tests/xen/test.sh $(xen_quick)
-	@echo "== not run here: the long rounds (make test-long), Xen beyond its quick half (make test-xen, make test-xen-two, make test-xen-long), a bare Debian (make test-fresh), measurements (make bench)"
+	@$(phase) "two real Xen hosts, their quick half" tests/xen/two.sh $(two_quick)
+	@echo "== not run here: the long rounds (make test-long), Xen beyond its quick halves (make test-xen, make test-xen-two, make test-xen-long), a bare Debian (make test-fresh), measurements (make bench)"
 	@$(phase) "installed package" $(MAKE) --no-print-directory test-deb
 
 # The real program, of the profile that is there after the tests; twice, under two versions.

@@ -20,14 +20,9 @@ pub(super) fn monitors(ids: &[VmId], file: impl Fn(VmId) -> PathBuf) -> HashSet<
     monitors_in(Path::new(PROC), ids, file)
 }
 
-/// Whether somebody is sending this guest to another host.
+/// Whether somebody is sending this guest to another host: `xl`, or what is left of it while the way there is not given up.
 pub(super) fn sends(id: VmId) -> bool {
-    let (mut sends, id) = (false, id.to_string());
-    each(Path::new(PROC), |_, words| {
-        let says = |word: &&[u8]| word.ends_with(id.as_bytes());
-        sends |= is_xl(words) && words.get(1) == Some(&&b"migrate"[..]) && words.iter().any(says);
-    });
-    sends
+    sends_in(Path::new(PROC), id)
 }
 
 /// Those who are taking this guest in. What stays behind a guest that has come is not one of them: nobody talks to it.
@@ -62,6 +57,17 @@ fn monitors_in(proc: &Path, ids: &[VmId], file: impl Fn(VmId) -> PathBuf) -> Has
         found.extend(ids.iter().filter(|id| created && was_given(**id) || receives(process, words, **id)));
     });
     found
+}
+
+fn sends_in(proc: &Path, id: VmId) -> bool {
+    let (mut sends, id) = (false, id.to_string());
+    each(proc, |_, words| {
+        // The last that `xl` hands to its ssh.
+        let says = words.iter().rfind(|word| !word.is_empty()).is_some_and(|word| word.ends_with(id.as_bytes()));
+        let second = words.get(1).copied().unwrap_or_default();
+        sends |= says && (is_xl(words) && second == b"migrate" || second == b"migration-send" || is(words, "ssh"));
+    });
+    sends
 }
 
 fn receivers_in(proc: &Path, id: VmId) -> Vec<Pid> {
@@ -162,6 +168,20 @@ mod tests {
         fs::write(came.join("cmdline"), b"xl\0migrate-receive\0").unwrap();
         fs::write(came.join("environ"), format!("PATH=/bin\0{MARK}={}\0", ids[3])).unwrap();
         assert_eq!(monitors_in(proc.path(), &ids, file), [ids[0], ids[3]].into());
+    }
+
+    #[test]
+    fn who_sends_a_guest_does_so_until_its_ssh_has_ended() {
+        let id = VmId(uuid::Uuid::from_u128(7));
+        for (line, sends) in [
+            (format!("xl\0migrate\0-s\0\x007\0exec ssh -l root 10.0.0.2 {id}\0"), true),
+            (format!("/usr/bin/pengx\0migration-send\x007\0/run/xen/qmp\0ssh\x0010.0.0.2\0{id}\0"), true),
+            (format!("ssh\0-l\0root\x0010.0.0.2\0{id}\0"), true),
+            (format!("ssh\0-l\0root\x0010.0.0.2\0{}\0", uuid::Uuid::nil()), false),
+            (format!("xl\0create\0pengx-{id}\0"), false),
+        ] {
+            assert_eq!(sends_in(proc(&[b"", line.as_bytes()]).path(), id), sends, "{line:?}");
+        }
     }
 
     #[test]
