@@ -125,7 +125,6 @@ impl From<ExecError> for Error {
 fn advice(program: &OsStr) -> String {
     let package = match program.to_str() {
         Some("qemu-img") => "qemu-utils",
-        Some("xl") => "xen-utils-common",
         Some("setpriv" | "prlimit" | "nsenter" | "unshare") => "util-linux",
         _ => return program.display().to_string(),
     };

@@ -93,7 +93,7 @@ mod tests {
             percent: 40,
             step: "starts the domain".to_owned(),
             error: over.then(|| "refused".to_owned()),
-            message: if over { "xl refused: no memory".to_owned() } else { String::new() },
+            message: if over { "Xen refused: no memory".to_owned() } else { String::new() },
             pm: "0f6a9c1e-0000-4000-8000-00000000000a".parse().unwrap(),
             process: "0f6a9c1e-0000-4000-8000-00000000000e".parse().unwrap(),
             created_at: time("2017-07-26 15:04:05"),
@@ -115,7 +115,7 @@ mod tests {
   <percent>40</percent>
   <step>starts the domain</step>
   <result>failure</result>
-  <message>xl refused: no memory</message>
+  <message>Xen refused: no memory</message>
   <created>2017-07-26 15:04:05</created>
   <started>2017-07-26 15:04:06</started>
   <ended>2017-07-26 15:04:07</ended>
