@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use pengx::dialects::pengx::Settings;
-use pengx::model::Role;
+use pengx::model::{Role, Secret};
 use pengx::server::Limits;
 
 use super::{Scene, add_vm};
-use crate::harness::http::Answer;
+use crate::harness::http::{Answer, basic};
 use crate::harness::viewer::Viewer;
 use crate::harness::wait::wait_until;
 
@@ -109,6 +109,22 @@ fn a_ticket_is_worth_what_its_owner_may_now() {
     accounts.remove("operator").unwrap();
     wait_until("the account is gone", || Ok(post() == 401));
     scene.assert_refused(&removed);
+}
+
+/// A token that is revoked, and a password that is changed, take their tickets along.
+#[test]
+fn a_ticket_is_worth_nothing_without_what_its_owner_came_with() {
+    let scene = Scene::new();
+    let accounts = scene.accounts();
+    let (token, password) = (scene.add(&accounts, Role::Operator), basic("operator", "a password"));
+    let post = |who: &str| scene.http.ask("POST", &scene.uri(), &[("Authorization", who)], "");
+    let [by_token, by_password] = [&token, &password].map(|who| post(who).element("ticket").to_owned());
+    accounts.revoke(accounts.tokens().unwrap().remove(0).id).unwrap();
+    wait_until("the token is gone", || Ok(post(&token).status == 401));
+    scene.assert_refused(&by_token);
+    accounts.set_password("operator", &Secret::new("another password".to_owned())).unwrap();
+    wait_until("the password is another", || Ok(post(&password).status == 401));
+    scene.assert_refused(&by_password);
 }
 
 #[test]

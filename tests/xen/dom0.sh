@@ -138,7 +138,7 @@ logs() {
     mkdir -p "$1"
     cp "$dir"/*.log "$1/"
     # It may answer no more.
-    in_dom0 'timeout 60 sh -c "xl dmesg >/var/log/xen/dmesg; journalctl -b >/var/log/xen/journal"; tar -cC /var/log xen' 2>/dev/null |
+    in_dom0 'timeout 60 sh -c "xl dmesg >/var/log/xen/dmesg; journalctl -b >/var/log/xen/journal; tar -cC /var/log xen"' 2>/dev/null |
         tar -xC "$1" || true
     echo "dom0: the logs of Xen, dom0 and QEMU are in $1" >&2
 }
