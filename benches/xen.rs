@@ -13,7 +13,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 5;
@@ -89,8 +89,13 @@ fn vm(server: &Server) -> (String, PathBuf) {
     (config.file_stem().unwrap().to_str().unwrap().to_owned(), config)
 }
 
+fn tool(program: &str, args: &[&str]) {
+    let done = Command::new(program).args(args).stdout(Stdio::null()).status().unwrap();
+    assert!(done.success(), "{program} {args:?}");
+}
+
 fn xl(args: &[&str]) {
-    assert!(Command::new("xl").args(args).status().unwrap().success(), "xl {args:?}");
+    tool("xl", args);
 }
 
 fn by_xl(name: &str, domain: &str, config: &Path) {
@@ -105,6 +110,34 @@ fn by_xl(name: &str, domain: &str, config: &Path) {
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort();
     times[times.len() / 2].as_secs_f64() * 1000.0
+}
+
+fn timed(work: &dyn Fn()) -> Duration {
+    // So that what follows an operation does not disturb the next one.
+    std::thread::sleep(Duration::from_secs(1));
+    let began = Instant::now();
+    work();
+    began.elapsed()
+}
+
+/// What every operation is made of here, whatever it does. The VM is off.
+fn parts(server: &Server, vm: &str) {
+    let lasts = || {
+        let mut file = std::fs::File::create(server.dir.path().join("lasts")).unwrap();
+        file.write_all(&[0; 4096]).unwrap();
+        file.sync_all().unwrap();
+    };
+    let refused = || assert_eq!(ask("POST", &format!("/vms/{vm}/resume/"), "").0, 409);
+    let parts: [(&str, &dyn Fn()); 5] = [
+        ("a process that does nothing", &|| tool("true", &[])),
+        ("the same, ended with its parent", &|| tool("setpriv", &["--pdeathsig", "KILL", "--", "true"])),
+        ("xl list -v", &|| xl(&["list", "-v"])),
+        ("a file of 4 KiB that lasts", &lasts),
+        ("a resume that is refused", &refused),
+    ];
+    for (name, part) in parts {
+        println!("{name:<32} {:>10.1}", median((0..ROUNDS).map(|_| timed(part)).collect()));
+    }
 }
 
 /// How long a guest stood still for each snapshot, as the server logged it.
@@ -133,19 +166,12 @@ fn main() {
     let domain = format!("pengx-{vm}");
     let mut bare: [Vec<Duration>; NAMES.len()] = Default::default();
     let mut ours = bare.clone();
-    let time = |work: &dyn Fn()| {
-        // So that what follows an operation does not disturb the next one.
-        std::thread::sleep(Duration::from_secs(1));
-        let began = Instant::now();
-        work();
-        began.elapsed()
-    };
     for _ in 0..ROUNDS {
         for (name, times) in NAMES.into_iter().zip(&mut bare) {
-            times.push(time(&|| by_xl(name, &domain, &config)));
+            times.push(timed(&|| by_xl(name, &domain, &config)));
         }
         for (name, times) in NAMES.into_iter().zip(&mut ours) {
-            times.push(time(&|| post(&format!("/vms/{vm}/{name}/"), "")));
+            times.push(timed(&|| post(&format!("/vms/{vm}/{name}/"), "")));
         }
     }
     println!("{:<10} {:>10} {:>10} {:>10}   median of {ROUNDS}", "ms", "xl", "pengx", "added");
@@ -153,5 +179,6 @@ fn main() {
         let (bare, ours) = (median(bare), median(ours));
         println!("{name:<10} {bare:>10.1} {ours:>10.1} {:>10.1}", ours - bare);
     }
+    parts(&server, &vm);
     pauses(&server, &vm);
 }

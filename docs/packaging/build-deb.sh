@@ -21,6 +21,7 @@ install -D -m 755 "$program" "$tree/usr/bin/pengx"
 # Names of functions stay, for backtraces.
 strip --strip-debug --remove-section=.comment --remove-section=.note "$tree/usr/bin/pengx"
 install -D -m 644 $here/pengx.service "$tree/lib/systemd/system/pengx.service"
+install -D -m 644 $here/xen.conf "$tree/usr/share/pengx/xen.conf"
 # A database_url may hold a password.
 install -D -m 640 $here/pengx.toml "$tree/etc/pengx/pengx.toml"
 install -D -m 644 $here/pengx.8 "$tree/usr/share/man/man8/pengx.8"
@@ -43,7 +44,7 @@ Architecture: $architecture
 Maintainer: pengx <pengx@localhost>
 Installed-Size: $(du -sk --exclude=DEBIAN "$tree" | cut -f1)
 Depends: $depends, qemu-utils
-Recommends: libvirt-daemon-system, qemu-system-x86
+Recommends: libvirt-daemon-system, qemu-system-x86 | xen-utils-4.17, qemu-system-x86 | qemu-system-xen
 Suggests: postgresql
 Section: admin
 Priority: optional

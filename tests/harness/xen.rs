@@ -76,21 +76,27 @@ pub fn qmp(domid: &str, command: &str, arguments: Value) -> Value {
     answer["return"].take()
 }
 
-/// The domains of one pengx, whose guests are Linux.
+/// The domains of one pengx.
 pub struct Dom0 {
     domains: PathBuf,
+    guest: Guest,
     _dir: Option<tempfile::TempDir>,
 }
 
 impl Dom0 {
+    /// Its guests are Linux.
     pub fn new() -> Self {
+        Self::with(linux())
+    }
+
+    pub fn with(guest: Guest) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { domains: dir.path().join("domains"), _dir: Some(dir) }
+        Self { domains: dir.path().join("domains"), guest, _dir: Some(dir) }
     }
 
     /// Those of a server.
     pub fn of(place: &Place) -> Self {
-        Self { domains: place.data_dir().join("domains"), _dir: None }
+        Self { domains: place.data_dir().join("domains"), guest: linux(), _dir: None }
     }
 
     /// The number of a domain that is there.
@@ -141,7 +147,8 @@ impl Domains for Dom0 {
             let path = PathBuf::from(disk["pdev_path"].as_str().unwrap());
             (order(disk["vdev"].as_str().unwrap()), vec![path])
         };
-        let mut chains: Chains = disks.iter().map(leaf).collect();
+        let is_drive = |disk: &&Value| disk["vdev"] == "hdd";
+        let mut chains: Chains = disks.iter().filter(|disk| !is_drive(disk)).map(leaf).collect();
         // Xen does not read what is below: it is as the headers of the images say.
         for chain in chains.values_mut() {
             let info =
@@ -177,7 +184,7 @@ impl Domains for Dom0 {
 impl Ground for Dom0 {
     fn hypervisor(&self, rate: u64) -> Arc<dyn Hypervisor> {
         let options = XlOptions {
-            guest: linux(),
+            guest: self.guest.clone(),
             // What is not answered in that time is lost; a test makes Xen fall silent.
             call_timeout: Duration::from_secs(30),
             power_timeout: PATIENCE * 2,

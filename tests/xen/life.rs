@@ -32,7 +32,7 @@ fn sees(bed: &Bed<Dom0>, vm: VmId, what: &str, is: impl Fn(&Sight) -> bool) -> S
     until_seen(&bed.app().path(system), system.format, what, is)
 }
 
-fn state(app: &App, vm: VmId) -> PowerState {
+pub fn state(app: &App, vm: VmId) -> PowerState {
     app.site.hypervisor.domain(vm).unwrap().unwrap().state
 }
 

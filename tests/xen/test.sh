@@ -1,6 +1,6 @@
 #!/bin/bash
 # `make test-xen`: boots a Xen control domain, and runs in it what can be run nowhere else:
-# the tests of this tree that drive `xl`, and the server, which is asked from outside.
+# the tests of this tree that drive `xl`, and the Debian package, which is asked from outside.
 #   test.sh [-r] [FILTER...]   only tests whose names have one of these words in them
 # -r: in the end the control domain itself is ended, in the middle of operations.
 # What went wrong leaves its logs in $PENGX_LAB_CACHE/xen-logs.
@@ -41,6 +41,7 @@ SECONDS=0
 phase "image"
 program=$("$here/tree.sh" "$base/tree.tar" test main)
 pengx=$(realpath "$(dirname "$program")/../pengx")
+package=$(make --no-print-directory deb PROFILE=dev | tail -n 1)
 phase "tests built"
 
 "$here/dom0.sh" start -o $$ -f 8000 -d "$base/tree.tar" "$dom0"
@@ -68,17 +69,10 @@ tests() { # THREADS WORD...
 tests 2 "${laws[@]}"
 tests 1 "${sites[@]}"
 
-# ---- the server, from outside ---------------------------------------------------------
+# ---- the package, asked from outside --------------------------------------------------
 
-serve() {
-    in_dom0 60 "systemctl reset-failed pengx 2>/dev/null; systemd-run --quiet --unit=pengx -p Type=notify \
-        '$pengx' serve --insecure --listen 0.0.0.0:8000 --hypervisor xl:/// --data-dir /var/lib/pengx"
-}
-serve || die "pengx does not start in dom0"
-pms=$(curl -sSf --max-time 30 "http://127.0.0.1:$("$here/dom0.sh" port "$dom0" 8000)/pms/") || failed+=("the API")
-grep -q '<hostname>dom0<\|<name>dom0<' <<<"$pms" || { echo "$pms"; failed+=("GET /pms/"); }
-in_dom0 60 systemctl stop pengx
-phase "the server in dom0, asked from here"
+"$here/installed.sh" "$dom0" "$package" || failed+=("the package")
+phase "the installed package, asked from here"
 
 # ---- the end of dom0 itself -----------------------------------------------------------
 
