@@ -167,8 +167,12 @@ impl Domains for Dom0 {
         let domid = self.domid(id).unwrap();
         assert_eq!(qmp(&domid, "query-block-jobs", json!({})), json!([]), "a job is left");
         let devices = qmp(&domid, "query-block", json!({}));
+        let property =
+            |device: &Value, name: &str| qmp(&domid, "qom-get", json!({ "path": device["qdev"], "property": name }));
+        // What an HVM guest without a driver for Xen sees in place of them.
+        let is_emulated = |device: &&Value| property(device, "type").as_str().unwrap().starts_with("ide-");
         let chain = |device: &Value| {
-            let place = qmp(&domid, "qom-get", json!({ "path": device["qdev"], "property": "vdev" }));
+            let place = property(device, "vdev");
             let mut chain = Vec::new();
             let mut image = &device["inserted"]["image"];
             while !image.is_null() {
@@ -177,7 +181,7 @@ impl Domains for Dom0 {
             }
             (order(place.as_str().unwrap()), chain)
         };
-        devices.as_array().unwrap().iter().map(chain).collect()
+        devices.as_array().unwrap().iter().filter(|device| !is_emulated(device)).map(chain).collect()
     }
 }
 

@@ -99,7 +99,7 @@ fn a_bios_guest_on_xen_obeys() {
 
 /// What is done to its disks while it is off, it finds when it boots.
 #[test]
-#[ignore = "needs a Xen control domain: make test-xen"]
+#[ignore = "needs a Xen control domain, and too long for make test-xen: make test-xen-long"]
 fn a_bios_guest_on_xen_boots_from_what_was_kept() {
     let bed = Bed::new(Dom0::with(Guest::Hvm));
     let (app, vm) = (bed.app(), made(&bed));

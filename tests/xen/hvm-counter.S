@@ -34,6 +34,12 @@ beat:   movw    $seq, %di
         call    next
         movw    $heart, %si
         call    write
+        movw    $0x1f7, %dx             /* command and status of the first IDE channel */
+        movb    $0xe7, %al              /* flush, or the tables of a qcow2 stay in QEMU */
+        outb    %al, %dx
+busy:   inb     %dx, %al
+        testb   $0x80, %al
+        jnz     busy
         movw    $wish, %si
         call    read
         cmpb    $'R', wished

@@ -25,7 +25,7 @@ is() { # STATUS WHEN
 domid() { in_dom0 "xl domid pengx-$vm"; }
 
 "$here/dom0.sh" put "$dir" "$package" /root/pengx.deb
-in_dom0 "dpkg -i /root/pengx.deb >/dev/null"
+said=$(in_dom0 "dpkg -i /root/pengx.deb 2>&1") || die "$said"
 in_dom0 "journalctl -u pengx --no-pager -o cat" | grep -F '/usr/share/pengx/xen.conf' >/dev/null ||
     die "without its drop-in it does not name it"
 
@@ -59,4 +59,4 @@ for end in "systemctl restart pengx" "systemctl kill --kill-whom=main --signal=K
 done
 ask POST "/vms/$vm/poweroff/" '' >/dev/null
 is SHUTDOWN "after its end"
-in_dom0 "dpkg --purge pengx >/dev/null; rm -r /var/lib/pengx /srv/installed /etc/systemd/system/pengx.service.d"
+in_dom0 "dpkg --purge pengx >/dev/null 2>&1; rm -r /var/lib/pengx /srv/installed /etc/systemd/system/pengx.service.d"

@@ -38,7 +38,9 @@ pub(super) fn check() -> Result<()> {
         return wrong("xl:/// needs the program xl, which is not installed (package xen-utils-common)");
     }
     if !super::exists(Path::new("/dev/xen/privcmd")) {
-        return wrong("xl:/// needs /dev/xen/privcmd, which is hidden from this server; its unit needs the drop-in /usr/share/pengx/xen.conf");
+        return wrong(
+            "xl:/// needs /dev/xen/privcmd, which is hidden from this server; its unit needs the drop-in /usr/share/pengx/xen.conf",
+        );
     }
     Ok(())
 }

@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 
 use pengx::hypervisor::{MigrationTarget, Settlement, Transit, settle};
 
+use crate::harness::wait::wait_until;
+
 use super::*;
 
 /// What is asked of one of the two hosts.
@@ -78,7 +80,10 @@ pub trait Two {
 pub fn running(two: &impl Two) -> DomainSpec {
     let spec = two.spec();
     two.here().define(&spec).unwrap();
-    two.here().start(spec.id).unwrap();
+    wait_until("it starts", || match two.here().start(spec.id) {
+        Err(late) if is_too_slow(&late) => Err(late),
+        done => done.map(|()| true).map_err(|why| panic!("{why}")),
+    });
     two.lives(&spec);
     spec
 }
