@@ -169,8 +169,8 @@ impl Domains for Dom0 {
         let devices = qmp(&domid, "query-block", json!({}));
         let property =
             |device: &Value, name: &str| qmp(&domid, "qom-get", json!({ "path": device["qdev"], "property": name }));
-        // What an HVM guest without a driver for Xen sees in place of them.
-        let is_emulated = |device: &&Value| property(device, "type").as_str().unwrap().starts_with("ide-");
+        // Beside them an HVM guest has a drive, and what it sees in place of them without a driver for Xen.
+        let is_disk = |device: &&Value| property(device, "type") == "xen-disk";
         let chain = |device: &Value| {
             let place = property(device, "vdev");
             let mut chain = Vec::new();
@@ -181,7 +181,7 @@ impl Domains for Dom0 {
             }
             (order(place.as_str().unwrap()), chain)
         };
-        devices.as_array().unwrap().iter().filter(|device| !is_emulated(device)).map(chain).collect()
+        devices.as_array().unwrap().iter().filter(is_disk).map(chain).collect()
     }
 }
 
