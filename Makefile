@@ -24,8 +24,8 @@ two_quick := xen::migration::a_counting xen::migration::what_cannot
 
 # Those of `make test-xen`. An HVM guest is different in what is started and plugged in.
 xen_most := xen::the_ xen::xen_answers xen::many:: xen::server:: xen::life::a_backup xen::life::a_guest_on_xen_is \
-	xen::life::a_guest_on_xen_obeys xen::bios::a_bios_guest_on_xen_obeys hypervisor::xl:: laws_of_xl_pv:: \
-	$(addprefix laws_of_xl_hvm::,power discs a_domain_starts an_interface a_disk_is what_is_plugged vcpus)
+	xen::bios::a_bios_guest_on_xen_obeys hypervisor::xl:: laws_of_xl_pv:: \
+	$(addprefix laws_of_xl_hvm::,power discs a_domain_starts an_interface a_disk_is)
 
 # What the package is made of.
 PROFILE ?= release

@@ -105,6 +105,13 @@ impl Dom0 {
         let line = list.lines().find(|line| line.starts_with(&format!("pengx-{id} ")))?;
         line.split_whitespace().nth(1).map(str::to_owned)
     }
+
+    /// Typed into the shell on the console of a Linux guest.
+    pub fn tell(&self, vm: VmId, line: &str) {
+        let tty = format!("/local/domain/{}/console/tty", self.domid(&vm.to_string()).unwrap());
+        let tty = Command::new("xenstore-read").arg(tty).output().unwrap().stdout;
+        std::fs::write(String::from_utf8(tty).unwrap().trim(), format!("{line}\n")).unwrap();
+    }
 }
 
 impl Drop for Dom0 {

@@ -23,7 +23,7 @@
 # - counts: one more number each 20 ms to partition 4, and to every other disk of at least
 #   16 MiB that is blank or was counted on (counter.c);
 # - powers off at the ACPI button, shuts down or reboots at the agent's word;
-# - takes new network cards (DHCP), CPUs and disks into use; has a shell on ttyS0.
+# - takes new network cards (DHCP), CPUs and disks into use; has a shell on ttyS0, and on Xen's console.
 # It needs 96 MiB of memory, and a disk on virtio, SCSI, SATA, IDE or Xen's own (xvda).
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
@@ -170,7 +170,9 @@ acpid -c /etc/acpi -l /dev/null -p /run/acpid.pid
 [ -n "$DISK" ] && /sbin/counter $DISK </dev/null >/dev/console 2>&1 &
 echo "PENGX-GUEST-READY boots=$BOOTS boot=$BOOTID" > /dev/console
 echo "PENGX-GUEST-READY boots=$BOOTS" > /dev/tty0 2>/dev/null
-while :; do setsid sh -c 'exec sh </dev/ttyS0 >/dev/ttyS0 2>&1'; sleep 1; done
+serve() { while :; do setsid sh -c "exec sh <$1 >$1 2>&1"; sleep 1; done; }
+! grep -q ^hvc0 /proc/consoles || serve /dev/hvc0 &
+serve /dev/ttyS0
 INIT
 
 cat >root/sbin/heartbeat <<'HEARTBEAT'

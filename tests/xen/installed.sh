@@ -25,6 +25,8 @@ is() { # STATUS WHEN
 domid() { in_dom0 "xl domid pengx-$vm"; }
 
 "$here/dom0.sh" put "$dir" "$package" /root/pengx.deb
+# What tests have left, as if it were pengx on this host.
+in_dom0 "rm -rf /etc/pengx /usr/bin/pengx"
 said=$(in_dom0 "dpkg -i /root/pengx.deb 2>&1") || die "$said"
 in_dom0 "journalctl -u pengx --no-pager -o cat" | grep -F '/usr/share/pengx/xen.conf' >/dev/null ||
     die "without its drop-in it does not name it"

@@ -1,5 +1,7 @@
 //! A whole pengx in a control domain of Xen, with a Linux guest that counts on its disks.
 
+use std::time::Duration;
+
 use pengx::model::*;
 use pengx::operations::backup::{CreateBackup, ProveBackup};
 use pengx::operations::disk::{CreateDisk, DeleteDisk};
@@ -10,6 +12,7 @@ use pengx::store::{backups, nics};
 use crate::harness::app::App;
 use crate::harness::bed::{Bed, HERE, THERE};
 use crate::harness::guest::{EXTRA, Sight, next_beat, until_booted, until_seen};
+use crate::harness::wait::wait_until;
 use crate::harness::whole::{Domains, Leaks};
 use crate::harness::xen::Dom0;
 use crate::real::counting::lives;
@@ -104,7 +107,16 @@ fn a_guest_on_xen_is_given_devices_and_gives_them_back() {
     sees(&bed, vm, "all of it", |it| it.disks == ["xvda", "xvdb", "xvdc"] && it.nics == 3);
     bed.assert_whole(Leaks::None);
 
+    // A Linux that is writing to a disk when it goes may wait for ever, and hears nothing of Xen any more.
+    let system = bed.disks(vm).remove(0);
+    bed.ground.tell(vm, "killall -STOP counter heartbeat");
+    wait_until("a guest that writes nothing", || {
+        let before = system.so_far();
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(system.so_far() == before)
+    });
     app.run(DeleteDisk { vm, disk: row.id }).unwrap();
+    bed.ground.tell(vm, "killall -CONT counter heartbeat");
     sees(&bed, vm, "one disk less", |it| it.disks == ["xvda", "xvdb"]);
     let last = app.store().read(|c| nics::of_vm(c, vm)).unwrap().pop().unwrap();
     app.run(DeleteNic { vm, nic: last.id }).unwrap();

@@ -107,7 +107,9 @@ impl Inner {
             let done = self.xl(self.options.power_timeout, args).map(drop).map_err(errors::explain);
             if done.is_err() {
                 // Xen leaves half of it there.
-                self.remove_nic(row, nic.mac)?;
+                if let Err(why) = self.remove_nic(row, nic.mac) {
+                    tracing::warn!(vm = %id, error = why.story(), "half an interface could not be removed");
+                }
                 return done;
             }
             self.amend_run(row, |run| {

@@ -1,8 +1,8 @@
 //! Xen through its own tool `xl`, in a control domain.
 //!
 //! What Xen says of its domains is the truth; a domain is found by its uuid, and commands are given the number of one
-//! incarnation of it, which no other will ever have. What Xen does not keep, definitions and the images below a disk, lies in
-//! a directory of ours. Every command has a deadline; one that overruns is ended with all that it started.
+//! incarnation of it, which no other has for a minute after it. What Xen does not keep, definitions and the images below
+//! a disk, lies in a directory of ours. Every command has a deadline; one that overruns is ended with all that it started.
 
 mod chains;
 mod claims;
