@@ -146,6 +146,9 @@ keep vcpu-set-too-many-for-it xl vcpu-set --ignore-host "$pv" 3
 keep list-long-plugged xl list -l "$pv"
 keep list-v-plugged xl list -v "$pv"
 keep block-list-plugged xl block-list "$pv"
+# Linux may wait for ever for a disk that goes while it is written to.
+echo 'killall -STOP counter heartbeat' >"$(xenstore-read "/local/domain/$pv_id/console/tty")"
+sleep 2
 keep_done block-detach xl block-detach "$pv" xvdc
 keep block-detach-again xl block-detach "$pv" xvdc
 keep block-detach-no-driver xl block-detach "$silent" xvda
