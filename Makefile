@@ -16,15 +16,16 @@ phase := tests/lab/phase.sh
 export PENGX_LAB_CACHE ?= $(CURDIR)/target/lab
 
 # Of the tests that need a Xen, those that `make test` runs: words in their names.
-xen_quick := xen::the_ xen::xen_answers xen::server::the_ xen::server::a_start xen::life::a_backup_on_xen \
-	disks_of_an_hvm laws_of_xl_pv::the_leaf laws_of_xl_pv::an_image_in_the_middle laws_of_xl_pv::a_disk_is_mirrored
+xen_quick := xen::the_golden xen::the_stub xen::xen_answers xen::server::the_ xen::server::a_start \
+	xen::life::a_backup_on_xen xen::bios::a_bios_guest_on_xen_obeys disks_of_an_hvm \
+	laws_of_xl_pv::the_leaf laws_of_xl_pv::an_image_in_the_middle laws_of_xl_pv::a_disk_is_mirrored
 
 # And of those that need two.
 two_quick := xen::migration::a_counting xen::migration::what_cannot
 
 # Those of `make test-xen`. An HVM guest is different in what is started and plugged in.
-xen_most := xen::the_ xen::xen_answers xen::many:: xen::server:: xen::life::a_backup xen::life::a_guest_on_xen_is \
-	xen::bios::a_bios_guest_on_xen_obeys hypervisor::xl:: laws_of_xl_pv:: \
+xen_most := xen::the_golden xen::the_stub xen::xen_answers xen::many:: xen::server:: xen::life::a_backup \
+	xen::life::a_guest_on_xen_is xen::bios::a_bios_guest_on_xen_obeys hypervisor::xl:: laws_of_xl_pv:: \
 	$(addprefix laws_of_xl_hvm::,power discs a_domain_starts an_interface a_disk_is)
 
 # What the package is made of.
