@@ -137,6 +137,8 @@ keep_done network-attach xl network-attach "$pv" mac=00:16:3e:00:00:04 bridge=xe
 keep network-attach-no-bridge xl network-attach "$pv" mac=00:16:3e:00:00:05 bridge=none0
 keep network-attach-no-domain xl network-attach "$absent" mac=00:16:3e:00:00:05 bridge=xenbr0
 keep network-list-after-no-bridge xl network-list "$pv"
+# Half an interface is left; what is saved with it cannot be restored.
+xl network-detach "$pv" 00:16:3e:00:00:05
 keep mem-set xl mem-set "$pv" 160
 keep mem-set-too-much xl mem-set "$pv" 400
 keep mem-set-no-driver xl mem-set "$silent" 3
