@@ -51,7 +51,9 @@ hvm() { # NAME LINE...
 }
 
 has_heartbeat() { [ "$(heartbeat.sh "$1" 2>/dev/null | cut -c1-8)" = PENGX-HB ]; }
+is_still() { local before; before=$(heartbeat.sh "$1"); sleep 3; [ "$(heartbeat.sh "$1")" = "$before" ]; }
 is_gone() { ! xl domid "$1" >/dev/null 2>&1; }
+is_another() { [ "$(xl domid "$1" 2>/dev/null || echo "$2")" != "$2" ]; }
 
 # Keeps what a command says, and does as it did.
 try() { # NAME COMMAND...
@@ -137,8 +139,6 @@ keep_done network-attach xl network-attach "$pv" mac=00:16:3e:00:00:04 bridge=xe
 keep network-attach-no-bridge xl network-attach "$pv" mac=00:16:3e:00:00:05 bridge=none0
 keep network-attach-no-domain xl network-attach "$absent" mac=00:16:3e:00:00:05 bridge=xenbr0
 keep network-list-after-no-bridge xl network-list "$pv"
-# Half an interface is left; what is saved with it cannot be restored.
-xl network-detach "$pv" 00:16:3e:00:00:05
 keep mem-set xl mem-set "$pv" 160
 keep mem-set-too-much xl mem-set "$pv" 400
 keep mem-set-no-driver xl mem-set "$silent" 3
@@ -148,9 +148,11 @@ keep vcpu-set-too-many-for-it xl vcpu-set --ignore-host "$pv" 3
 keep list-long-plugged xl list -l "$pv"
 keep list-v-plugged xl list -v "$pv"
 keep block-list-plugged xl block-list "$pv"
+# Half an interface is left; what is saved with it cannot be restored.
+xl network-detach "$pv" 00:16:3e:00:00:05
 # Linux may wait for ever for a disk that goes while it is written to.
 echo 'killall -STOP counter heartbeat' >"$(xenstore-read "/local/domain/$pv_id/console/tty")"
-sleep 2
+within 100 is_still "$pv.qcow2"
 keep_done block-detach xl block-detach "$pv" xvdc
 keep block-detach-again xl block-detach "$pv" xvdc
 keep block-detach-no-driver xl block-detach "$silent" xvda
@@ -164,6 +166,7 @@ hvm "$other" "uuid=\"$other\"" "disk=[\"vdev=hdc,devtype=cdrom,format=raw,access
 xl create -q "$other.cfg"
 keep cd-insert-empty xl cd-insert "$other" hdc "$PWD/extra.raw"
 keep list-v-device-model-died xl list -v
+keep list-long-device-model-died xl list -l "$other"
 xl destroy "$other" || true
 keep block-attach-hvm xl block-attach "$bios" "$(disk qcow2 "$PWD/extra.qcow2" xvdb)"
 
@@ -234,13 +237,14 @@ keep shutdown-hvm xl shutdown "$bios"
 keep reboot-hvm xl reboot "$bios"
 keep reboot-hvm-button xl reboot -F "$bios"
 keep shutdown-hvm-button xl shutdown -F "$bios"
+pv_id=$(xl domid "$pv")
 keep reboot xl reboot "$pv"
-within 100 sh -c "[ \"\$(xl domid $pv 2>/dev/null)\" != $(xl domid "$pv") ]"
+within 100 is_another "$pv" "$pv_id"
 keep list-v-rebooted xl list -v
-keep destroy xl destroy "$bios"
-keep shutdown xl shutdown "$pv"
+# Until its kernel hears Xen.
+within 150 try shutdown xl shutdown "$pv"
 within 150 is_gone "$pv"
-xl destroy "$silent"
+keep destroy xl destroy "$silent"
 keep list-v-end xl list -v
 pkill -KILL xenstored
 keep no-xenstored timeout 20 xl list
