@@ -129,7 +129,7 @@ fn the_stub_guest_runs_and_answers_nothing() {
 }
 
 #[test]
-#[ignore = "needs a Xen control domain: make test-xen"]
+#[ignore = "needs a Xen control domain, and too long for make test-xen: make test-xen-long"]
 fn the_bios_guest_counts_and_obeys() {
     let guest = Guest::new(|dir| {
         let image = dir.join("system.raw");

@@ -41,7 +41,7 @@ pub fn state(app: &App, vm: VmId) -> PowerState {
 
 /// Asked, it does what it is asked, and loses nothing; and it reboots as the same VM.
 #[test]
-#[ignore = "needs a Xen control domain: make test-xen"]
+#[ignore = "needs a Xen control domain, and too long for make test-xen: make test-xen-long"]
 fn a_guest_on_xen_obeys() {
     let bed = Bed::new(Dom0::new());
     let (app, vm) = (bed.app(), bed.vm("web1"));
